@@ -1,0 +1,1 @@
+"""One command per file, named as it is typed."""

@@ -1,0 +1,39 @@
+"""What the person asked for (Config), and what this machine will do about it (Plan).
+
+A Config is never edited. Numbers that depend on the checkpoint or the free memory live in the
+Plan, so no field ever means "not decided yet".
+"""
+
+from dataclasses import dataclass
+
+from octavo.errors import BadConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Help texts of the command line come from the comments beside these fields."""
+
+    model: str
+    memory: int | None = None  # bytes for weights, buffers and KV pages; None: what is free
+    max_context: int | None = None  # tokens per sequence; None: what the model was trained for
+    max_running: int = 16  # sequences decoded in one step
+    max_waiting: int = 256  # requests that may queue; one more is refused
+    step_tokens: int = 256  # tokens of one step; smaller is smoother, larger is faster
+    threads: int | None = None  # None: one for each CPU this process may use
+    prefix_cache: bool = True  # find the pages of earlier prompts again
+    home: str = "cpu"  # which kernels compute: cpu, reference
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("memory", 1),
+            ("max_context", 1),
+            ("max_running", 1),
+            ("max_waiting", 1),
+            ("step_tokens", 1),
+            ("threads", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise BadConfig(name, f"{value} < {low}")
+        if self.step_tokens < self.max_running:
+            raise BadConfig("step_tokens", f"{self.step_tokens} < max_running {self.max_running}")

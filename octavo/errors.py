@@ -1,0 +1,78 @@
+"""Every error Octavo raises, and the HTTP status it becomes.
+
+OctavoError                500
+├── UsageError             400   the caller must change something
+│   ├── BadConfig                an option is out of range or contradicts another
+│   ├── BadRequest               the request cannot be served as written
+│   ├── BadCheckpoint            the file is not what it claims to be
+│   ├── NotFetched               a model could not be brought here
+│   └── UnknownName        404   no such model, format, endpoint
+├── CapacityError          503   nothing is wrong, there is no room now
+│   ├── OutOfPages               the KV pages are all held
+│   └── QueueFull          429   too many requests wait already
+└── StepFailed             500   the engine could not compute a step
+"""
+
+from collections.abc import Sequence
+
+
+class OctavoError(Exception):
+    status = 500
+
+
+class UsageError(OctavoError):
+    status = 400
+
+
+class BadConfig(UsageError):
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+
+
+class BadRequest(UsageError):
+    """`field` is the one to change, in the words of whoever sent it; None: the body as a whole."""
+
+    def __init__(self, problem: str, field: str | None = None) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+
+
+class BadCheckpoint(UsageError):
+    """`offset` is the byte of the file at which reading went wrong, where there is one."""
+
+    def __init__(self, problem: str, offset: int | None = None) -> None:
+        super().__init__(problem if offset is None else f"{problem} (at byte {offset})")
+        self.offset = offset
+
+
+class NotFetched(UsageError):
+    pass
+
+
+class UnknownName(UsageError):
+    status = 404
+
+    def __init__(self, folder: str, name: str, close: Sequence[str]) -> None:
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"{folder} has no {name!r}{hint}")
+
+
+class CapacityError(OctavoError):
+    status = 503
+
+
+class OutOfPages(CapacityError):
+    def __init__(self, wanted: int, free: int) -> None:
+        super().__init__(f"wanted {wanted} KV pages, {free} are free")
+
+
+class QueueFull(CapacityError):
+    status = 429
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} requests wait already, the limit is {limit}: try again later")
+
+
+class StepFailed(OctavoError):
+    pass

@@ -1,0 +1,1 @@
+"""Where past keys and values live: who holds a page, which prefix it holds, the numbers."""
