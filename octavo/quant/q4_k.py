@@ -1,0 +1,41 @@
+"""Q4_K: 256 weights in 144 bytes, in 8 groups of 32 with 6-bit scales and minimums.
+
+    0        2      4            16                144
+    | scale  | min  | 12 factors | 128 bytes       |
+
+Byte j of the i-th 32 bytes is weight j of group 2i (low nibble) and of group 2i+1 (high nibble).
+
+    weight = scale * sub_scale * code - min * sub_min
+"""
+
+import numpy as np
+
+from octavo.quant._blocks import blocks, factors_of_6_bits, half, noise, planes
+from octavo.quant._codes import Codes, expand
+from octavo.types import Bytes, Tensor
+
+BLOCK, BYTES = 256, 144
+
+
+def dequantize(packed: Bytes) -> Tensor:
+    """[rows, blocks * 144] bytes -> [rows, blocks * 256] floats"""
+    return expand(split(packed))
+
+
+def split(packed: Bytes) -> Codes:
+    rows, block = len(packed), blocks(packed, BYTES)
+    sub_scale, sub_min = factors_of_6_bits(block[..., 4:16])
+    return Codes(
+        bits=4,
+        group=32,
+        offset=0,
+        codes=planes(block[..., 16:].reshape(rows, -1, 4, 32), 4).reshape(rows, -1),
+        scale=half(block, 0),
+        min=half(block, 2),
+        sub_scale=sub_scale.view(np.int8),
+        sub_min=sub_min,
+    )
+
+
+def tiny() -> Bytes:
+    return noise(BYTES, halves=(0, 2))

@@ -1,0 +1,33 @@
+"""Q5_0: 32 weights in 22 bytes, a half-precision scale, 32 fifth bits and 32 nibbles.
+
+    0        2        6                    22
+    | scale  | fifths | 16 bytes           |     byte j = weight j (low), weight j+16 (high)
+
+Bit j of `fifths`, read as a little-endian integer, is the fifth bit of weight j.
+
+    weight = scale * (code - 16)
+"""
+
+import numpy as np
+
+from octavo.quant._blocks import blocks, half, noise, on_top, planes
+from octavo.quant._codes import Codes, expand
+from octavo.types import Bytes, Tensor
+
+BLOCK, BYTES = 32, 22
+
+
+def dequantize(packed: Bytes) -> Tensor:
+    """[rows, blocks * 22] bytes -> [rows, blocks * 32] floats"""
+    return expand(split(packed))
+
+
+def split(packed: Bytes) -> Codes:
+    block = blocks(packed, BYTES)
+    fifths = np.unpackbits(block[..., 2:6], axis=-1, bitorder="little")
+    codes = on_top(planes(block[..., 6:], 4), fifths, 4)
+    return Codes(bits=5, group=32, offset=16, codes=codes, scale=half(block, 0))
+
+
+def tiny() -> Bytes:
+    return noise(BYTES, halves=(0,))
