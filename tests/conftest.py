@@ -1,0 +1,32 @@
+import pytest
+
+from octavo.loader import hub
+
+
+def pytest_addoption(parser):
+    parser.addoption("--bless", action="store_true", help="rewrite golden files")
+
+
+@pytest.fixture
+def golden(request):
+    """golden(path, data): data must equal the file; --bless makes it so."""
+
+    def check(path, data):
+        if request.config.getoption("--bless"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        assert path.read_bytes() == data
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def smollm2_path():
+    """For tests marked `models`: SmolLM2-135M-Instruct in Q4_1, fetched on first use."""
+    return hub.resolve("smollm2")
+
+
+@pytest.fixture(scope="session")
+def gemma3_path():
+    """For tests marked `models`: Gemma 3 270M, base, in Q4_K_M, fetched on first use."""
+    return hub.resolve("gemma3-270m")
