@@ -36,8 +36,8 @@ _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 # transformers, and in our `rope`, the pairs are (d, d + head_dim / 2).
 # fmt: off
 _ADJACENT_PAIRS: Final = frozenset({
-    "arcee", "arctic", "baichuan", "command-r", "cohere2", "deci", "deepseek", "ernie4_5", "granite",
-    "granitemoe", "internlm2", "llama", "llama4", "minicpm", "mistral3", "olmo", "orion", "plamo",
+    "arcee", "arctic", "baichuan", "command-r", "cohere2", "deci", "deepseek", "ernie4_5",
+    "granite", "granitemoe", "internlm2", "llama", "llama4", "minicpm", "mistral3", "olmo", "orion", "plamo",
     "smollm3", "xverse",
 })
 # fmt: on
