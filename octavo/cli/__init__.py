@@ -28,7 +28,7 @@ class Folder(TyperGroup):
     folder = "octavo.cli"
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(names(self.folder))
+        return [*names(self.folder)]  # by now `list` may be the command of that name
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         try:

@@ -7,7 +7,12 @@ from octavo.loader import hub
 
 
 def command() -> None:
-    """List the models in the cache folder, and those that `octavo pull` knows by name."""
+    """List the models that are here, and those with a short name.
+
+    \b
+    Example:
+        octavo list
+    """
     here = dict(hub.installed())
     rows = [(name, size(path.stat().st_size), str(path)) for name, path in here.items()]
     rows += [

@@ -12,7 +12,9 @@ def command(
         hub.DEFAULT
     ),
 ) -> None:
-    """Fetch a model, so that it runs offline from then on; prints the file's path.
+    """Fetch a model, to run it offline from then on.
+
+    Prints the path of its file.
 
     \b
     Examples:
