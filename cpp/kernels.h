@@ -1,0 +1,111 @@
+// What cpp/kernels/ offers, once per instruction set, and the plain arguments it takes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "activations.h"
+#include "weights.h"
+
+namespace octavo {
+
+struct Rows {  // float32 [tokens][stride]
+    float* data;
+    int stride;
+
+    float* row(int token) const { return data + (size_t)token * stride; }
+};
+
+constexpr int PAGE = 16;   // tokens of a KV page
+constexpr int SPAN = 256;  // keys that attention takes at a time: 16 pages
+
+// The keys and values of one layer: page p of KV head h is at data + p * page + h * head, keys
+// [head_dim][PAGE], then at + value values [PAGE][head_dim]. Strides count halves.
+struct Pages {
+    uint16_t* data;
+    size_t page, head, value;
+};
+
+// What attention has gathered for one query and head over some spans of keys: the largest score, the
+// sum of e^(score - largest), and the values weighted by the same.
+struct Partial {
+    float largest, total;
+    float* mixed;  // [head_dim]
+};
+
+// One KV head, `queries` neighbouring tokens of one sequence, one span of its keys.
+struct SpanWork {
+    const int32_t* table;  // the sequence's pages
+    Pages pages;
+    int head_dim, heads;   // query heads that share the KV head
+    int queries, position; // of the first query
+    int window;            // keys a query sees, its own included
+    int span;              // keys [span * SPAN, (span + 1) * SPAN)
+    const float* q;        // query t, head h: q + t * q_stride + h * head_dim; scaled already
+    int q_stride;
+};
+
+// Of one row of logits; see octavo/sampling/sampler.py.
+struct SampleIn {
+    float temperature, top_p, min_p;
+    int top_k;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    uint64_t seed;
+    uint32_t position;
+    const int32_t* seen;  // token ids of prompt and output, each once
+    const int32_t* generated;  // how often each of them was generated
+    int num_seen;
+    const int32_t* bias_ids;
+    const float* biases;
+    int num_biases;
+};
+
+struct Kernels {
+    const char* name;
+
+    // Columns of `tokens` rows -> tiles of activations. Row t of x is token first + t of `tokens`.
+    void (*quantize)(const float* x, int columns, int token, int tokens, uint8_t* tiles);
+
+    // out[t][8g .. 8g+7] for the row groups g of [first, last): codes want tiles, floats want x.
+    void (*linear)(const Weight& w, int first, int last, const uint8_t* tiles, Rows x, int tokens,
+                   const float* bias, Rows out);
+
+    void (*rms_norm)(const float* x, const float* weight, int size, float eps, float* out);
+    void (*add)(const float* a, const float* b, int size, float* out);
+    void (*scale)(const float* x, float factor, int size, float* out);
+    void (*silu_mul)(const float* gate, const float* up, int size, float* out);
+    void (*gelu_mul)(const float* gate, const float* up, int size, float* out);
+    void (*rope)(const float* x, const float* cosines, const float* sines, int heads, int half,
+                 float* out);
+    void (*store_kv)(const float* k, const float* v, Pages pages, int page, int slot, int head_dim,
+                     int kv_heads);
+
+    // Partial [queries][heads] of a span; scratch of span_scratch() floats. False where no query of
+    // the work sees any key of the span (the partials are then not written).
+    bool (*attend_span)(const SpanWork& work, float* scratch, Partial* out);
+    void (*merge)(Partial& into, const Partial& next, int head_dim);
+    void (*finish)(const Partial& partial, int head_dim, float* out);
+
+    int (*sample)(float* logits, int size, const SampleIn& in);  // logits are overwritten
+    float (*log_sum_exp)(const float* logits, int size);
+    // The `count` largest, best first, ties to the lower index.
+    void (*top)(const float* logits, int size, int count, int32_t* ids);
+
+    // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the work.
+    float (*read_bytes)(const uint8_t* data, size_t bytes);
+    int (*multiply_bytes)(size_t rounds);    // 1024 multiply-adds of bytes a round
+    float (*multiply_floats)(size_t rounds); // 256 multiply-adds of floats a round
+};
+
+inline size_t span_scratch(int queries, int heads, int head_dim) {
+    return (size_t)queries * heads * (SPAN + head_dim);
+}
+
+namespace generic {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+
+}  // namespace octavo

@@ -1,0 +1,377 @@
+// The only file that knows an instruction set. Kernels are written in these words:
+//
+//   f32x8           eight floats
+//   i32x8           eight 32-bit integers
+//   u8x32, i8x32    thirty-two bytes
+//   i16x16          sixteen 16-bit sums of products on their way to i32x8
+//
+// A name says what a lane does, never which instruction does it. Every word exists twice: for AVX2
+// with FMA and F16C, and in plain C++, which any compiler turns into what its target has. The two
+// agree on integers to the bit; in floats the plain one rounds a product before it is added.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace octavo::OCTAVO_SET {
+
+#if defined(__AVX2__)
+
+struct f32x8 { __m256 v; };
+struct i32x8 { __m256i v; };
+struct i16x16 { __m256i v; };
+struct u8x32 { __m256i v; };
+struct i8x32 { __m256i v; };
+
+inline f32x8 broadcast(float x) { return {_mm256_set1_ps(x)}; }
+inline f32x8 broadcast(const float* x) { return {_mm256_broadcast_ss(x)}; }
+inline f32x8 load(const float* x) { return {_mm256_loadu_ps(x)}; }
+inline void store(float* to, f32x8 x) { _mm256_storeu_ps(to, x.v); }
+
+inline float first(f32x8 x) { return _mm256_cvtss_f32(x.v); }
+
+inline f32x8 operator+(f32x8 a, f32x8 b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline f32x8 operator-(f32x8 a, f32x8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline f32x8 operator*(f32x8 a, f32x8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline f32x8 operator/(f32x8 a, f32x8 b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline f32x8 max(f32x8 a, f32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline f32x8 min(f32x8 a, f32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline f32x8 abs(f32x8 x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+inline f32x8 round(f32x8 x) {
+    return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+
+// a * b + c
+inline f32x8 fma(f32x8 a, f32x8 b, f32x8 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+
+// where a < b: yes, elsewhere: no
+inline f32x8 where_less(f32x8 a, f32x8 b, f32x8 yes, f32x8 no) {
+    return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
+}
+// Bit i is set where a >= b in lane i.
+inline int lanes_at_least(f32x8 a, f32x8 b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ));
+}
+
+inline f32x8 to_float(i32x8 x) { return {_mm256_cvtepi32_ps(x.v)}; }
+inline i32x8 to_int(f32x8 x) { return {_mm256_cvtps_epi32(x.v)}; }  // to nearest, ties to even
+inline i32x8 operator+(i32x8 a, i32x8 b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline i32x8 operator-(i32x8 a, i32x8 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline i32x8 operator*(i32x8 a, i32x8 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+inline i32x8 operator^(i32x8 a, i32x8 b) { return {_mm256_xor_si256(a.v, b.v)}; }
+inline i32x8 operator&(i32x8 a, i32x8 b) { return {_mm256_and_si256(a.v, b.v)}; }
+inline i32x8 operator|(i32x8 a, i32x8 b) { return {_mm256_or_si256(a.v, b.v)}; }
+template <int BY>
+inline i32x8 shift_left(i32x8 x) { return {_mm256_slli_epi32(x.v, BY)}; }
+template <int BY>
+inline i32x8 shift_right(i32x8 x) { return {_mm256_srli_epi32(x.v, BY)}; }  // zeros come in
+inline i32x8 broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
+inline i32x8 load(const int32_t* x) { return {_mm256_loadu_si256((const __m256i*)x)}; }
+inline void store(int32_t* to, i32x8 x) { _mm256_storeu_si256((__m256i*)to, x.v); }
+inline i32x8 bits(f32x8 x) { return {_mm256_castps_si256(x.v)}; }
+inline f32x8 floats(i32x8 x) { return {_mm256_castsi256_ps(x.v)}; }
+inline void store_bytes(int8_t* to, i32x8 x) {  // eight values in -128..127
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+    _mm_storel_epi64((__m128i*)to, _mm_packs_epi16(words, words));
+}
+
+inline f32x8 load_half(const uint16_t* x) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)x))};
+}
+inline float half_to_float(uint16_t x) { return _cvtsh_ss(x); }
+inline uint16_t float_to_half(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+inline void store_half(uint16_t* to, f32x8 x) {
+    _mm_storeu_si128((__m128i*)to, _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline f32x8 load_bf16(const uint16_t* x) {
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)x));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+}
+
+inline u8x32 load(const uint8_t* x) { return {_mm256_loadu_si256((const __m256i*)x)}; }
+inline i8x32 load(const int8_t* x) { return {_mm256_loadu_si256((const __m256i*)x)}; }
+// The same four bytes in each of the eight lanes.
+inline i8x32 broadcast_four(const int8_t* x) {
+    int32_t four;
+    std::memcpy(&four, x, 4);
+    return {_mm256_set1_epi32(four)};
+}
+// Field of WIDTH bits that starts at bit FROM of every byte, moved to bit TO.
+template <int FROM, int WIDTH, int TO>
+inline u8x32 field(u8x32 x) {
+    __m256i moved = x.v;
+    if constexpr (FROM > TO) moved = _mm256_srli_epi16(moved, FROM - TO);
+    if constexpr (FROM < TO) moved = _mm256_slli_epi16(moved, TO - FROM);
+    return {_mm256_and_si256(moved, _mm256_set1_epi8((char)(((1 << WIDTH) - 1) << TO)))};
+}
+inline u8x32 operator|(u8x32 a, u8x32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+inline u8x32 magnitude(i8x32 x) { return {_mm256_abs_epi8(x.v)}; }
+inline i8x32 with_sign_of(i8x32 x, i8x32 sign) { return {_mm256_sign_epi8(x.v, sign.v)}; }
+
+// Lane i is a[2i] * b[2i] + a[2i+1] * b[2i+1]; the caller sees to it that it fits 16 bits.
+inline i16x16 multiply_pairs(u8x32 a, i8x32 b) { return {_mm256_maddubs_epi16(a.v, b.v)}; }
+inline i16x16 operator+(i16x16 a, i16x16 b) { return {_mm256_add_epi16(a.v, b.v)}; }
+// Lane i is a[2i] * b[2i] + a[2i+1] * b[2i+1].
+inline i32x8 multiply_pairs(i16x16 a, i16x16 b) { return {_mm256_madd_epi16(a.v, b.v)}; }
+inline i16x16 ones() { return {_mm256_set1_epi16(1)}; }
+inline i16x16 broadcast_pair(const int16_t* x) {
+    int32_t two;
+    std::memcpy(&two, x, 4);
+    return {_mm256_set1_epi32(two)};
+}
+// Eight bytes, each in both 16-bit halves of its 32-bit lane.
+inline i16x16 load_twice(const int8_t* x) {
+    __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x));
+    return {_mm256_or_si256(_mm256_slli_epi32(wide, 16),
+                            _mm256_and_si256(wide, _mm256_set1_epi32(0xffff)))};
+}
+// Lane i holds the pair low[i], high[i].
+inline i16x16 load_pairs(const int8_t* low, const int8_t* high) {
+    __m256i l = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)low));
+    __m256i h = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)high));
+    return {_mm256_or_si256(_mm256_slli_epi32(h, 16),
+                            _mm256_and_si256(l, _mm256_set1_epi32(0xffff)))};
+}
+inline f32x8 load_as_float(const int8_t* x) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x)))};
+}
+
+// The compiler must believe that x is used and may have changed: for measuring.
+inline void keep(i16x16& x) { asm volatile("" : "+x"(x.v)); }
+
+inline void prefetch(const void* x) { _mm_prefetch((const char*)x, _MM_HINT_T0); }
+
+// Lanes are added in one fixed order: halves, then quarters, then the last two.
+inline float sum(f32x8 x) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float largest(f32x8 x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+#else  // plain C++
+
+template <typename T, int N>
+struct Lanes { T v[N]; };
+struct f32x8 : Lanes<float, 8> {};
+struct i32x8 : Lanes<int32_t, 8> {};
+struct i16x16 : Lanes<int16_t, 16> {};
+struct u8x32 : Lanes<uint8_t, 32> {};
+struct i8x32 : Lanes<int8_t, 32> {};
+
+// The vector whose lane i is f(i).
+template <typename V, typename F>
+inline V lanes(F f) {
+    V out;
+    for (unsigned i = 0; i < sizeof(out.v) / sizeof(out.v[0]); ++i) out.v[i] = f(i);
+    return out;
+}
+template <typename V, typename P>
+inline V load_lanes(const P* x) {
+    V out;
+    std::memcpy(out.v, x, sizeof(out.v));
+    return out;
+}
+
+inline f32x8 broadcast(float x) { return lanes<f32x8>([=](int) { return x; }); }
+inline f32x8 broadcast(const float* x) { return broadcast(*x); }
+inline f32x8 load(const float* x) { return load_lanes<f32x8>(x); }
+inline void store(float* to, f32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
+
+inline float first(f32x8 x) { return x.v[0]; }
+
+inline f32x8 operator+(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline f32x8 operator-(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline f32x8 operator*(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline f32x8 operator/(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline f32x8 max(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline f32x8 min(f32x8 a, f32x8 b) {
+    return lanes<f32x8>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline f32x8 abs(f32x8 x) {
+    return lanes<f32x8>([&](int i) { return __builtin_fabsf(x.v[i]); });
+}
+inline f32x8 round(f32x8 x) {
+    return lanes<f32x8>([&](int i) { return __builtin_nearbyintf(x.v[i]); });
+}
+inline f32x8 fma(f32x8 a, f32x8 b, f32x8 c) {
+    return lanes<f32x8>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+inline f32x8 where_less(f32x8 a, f32x8 b, f32x8 yes, f32x8 no) {
+    return lanes<f32x8>([&](int i) { return a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; });
+}
+inline int lanes_at_least(f32x8 a, f32x8 b) {
+    int mask = 0;
+    for (int i = 0; i < 8; ++i) mask |= (a.v[i] >= b.v[i]) << i;
+    return mask;
+}
+
+inline f32x8 to_float(i32x8 x) {
+    return lanes<f32x8>([&](int i) { return (float)x.v[i]; });
+}
+inline i32x8 to_int(f32x8 x) {
+    return lanes<i32x8>([&](int i) { return (int32_t)__builtin_nearbyintf(x.v[i]); });
+}
+inline i32x8 operator+(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline i32x8 operator-(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline i32x8 operator*(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); });
+}
+inline i32x8 operator^(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return a.v[i] ^ b.v[i]; });
+}
+inline i32x8 operator&(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return a.v[i] & b.v[i]; });
+}
+inline i32x8 operator|(i32x8 a, i32x8 b) {
+    return lanes<i32x8>([&](int i) { return a.v[i] | b.v[i]; });
+}
+template <int BY>
+inline i32x8 shift_left(i32x8 x) {
+    return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)x.v[i] << BY); });
+}
+template <int BY>
+inline i32x8 shift_right(i32x8 x) {
+    return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)x.v[i] >> BY); });
+}
+inline i32x8 broadcast(int32_t x) { return lanes<i32x8>([=](int) { return x; }); }
+inline i32x8 load(const int32_t* x) { return load_lanes<i32x8>(x); }
+inline void store(int32_t* to, i32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
+inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
+inline f32x8 floats(i32x8 x) { return load_lanes<f32x8>(x.v); }
+inline void store_bytes(int8_t* to, i32x8 x) {
+    for (int i = 0; i < 8; ++i) to[i] = (int8_t)x.v[i];
+}
+
+inline float half_to_float(uint16_t x) {
+    uint32_t sign = (uint32_t)(x & 0x8000) << 16, rest = x & 0x7fff;
+    if (rest >= 0x7c00) {  // infinite or not a number
+        uint32_t bits = sign | 0x7f800000 | (rest & 0x3ff) << 13;
+        float out;
+        std::memcpy(&out, &bits, 4);
+        return out;
+    }
+    uint32_t scaled = rest << 13;  // the exponent is 112 too small; one product mends subnormals too
+    float out;
+    std::memcpy(&out, &scaled, 4);
+    out *= 0x1p112f;
+    uint32_t bits;
+    std::memcpy(&bits, &out, 4);
+    bits |= sign;
+    std::memcpy(&out, &bits, 4);
+    return out;
+}
+inline uint16_t float_to_half(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    if (rest > 0x7f800000) return (uint16_t)(sign | 0x7e00);   // not a number
+    if (rest >= 0x477ff000) return (uint16_t)(sign | 0x7c00);  // rounds to infinity
+    if (rest < 0x38800000) {  // subnormal: let the float adder align and round to even
+        float small;
+        std::memcpy(&small, &rest, 4);
+        small += 0.5f;
+        uint32_t low;
+        std::memcpy(&low, &small, 4);
+        return (uint16_t)(sign | (low - 0x3f000000));
+    }
+    uint32_t odd = rest >> 13 & 1;
+    return (uint16_t)(sign | (rest + 0xc8000fff + odd) >> 13);
+}
+inline f32x8 load_half(const uint16_t* x) {
+    return lanes<f32x8>([&](int i) { return half_to_float(x[i]); });
+}
+inline void store_half(uint16_t* to, f32x8 x) {
+    for (int i = 0; i < 8; ++i) to[i] = float_to_half(x.v[i]);
+}
+inline f32x8 load_bf16(const uint16_t* x) {
+    return floats(lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)x[i] << 16); }));
+}
+
+inline u8x32 load(const uint8_t* x) { return load_lanes<u8x32>(x); }
+inline i8x32 load(const int8_t* x) { return load_lanes<i8x32>(x); }
+inline i8x32 broadcast_four(const int8_t* x) {
+    return lanes<i8x32>([&](int i) { return x[i % 4]; });
+}
+template <int FROM, int WIDTH, int TO>
+inline u8x32 field(u8x32 x) {
+    return lanes<u8x32>(
+        [&](int i) { return (uint8_t)((x.v[i] >> FROM & ((1 << WIDTH) - 1)) << TO); });
+}
+inline u8x32 operator|(u8x32 a, u8x32 b) {
+    return lanes<u8x32>([&](int i) { return (uint8_t)(a.v[i] | b.v[i]); });
+}
+inline u8x32 magnitude(i8x32 x) {
+    return lanes<u8x32>([&](int i) { return (uint8_t)(x.v[i] < 0 ? -x.v[i] : x.v[i]); });
+}
+inline i8x32 with_sign_of(i8x32 x, i8x32 sign) {
+    return lanes<i8x32>([&](int i) {
+        return (int8_t)(sign.v[i] < 0 ? -x.v[i] : sign.v[i] > 0 ? x.v[i] : 0);
+    });
+}
+
+inline i16x16 multiply_pairs(u8x32 a, i8x32 b) {
+    return lanes<i16x16>([&](int i) {
+        return (int16_t)(a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]);
+    });
+}
+inline i16x16 operator+(i16x16 a, i16x16 b) {
+    return lanes<i16x16>([&](int i) { return (int16_t)(a.v[i] + b.v[i]); });
+}
+inline i32x8 multiply_pairs(i16x16 a, i16x16 b) {
+    return lanes<i32x8>(
+        [&](int i) { return a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
+}
+inline i16x16 ones() { return lanes<i16x16>([](int) { return (int16_t)1; }); }
+inline i16x16 broadcast_pair(const int16_t* x) {
+    return lanes<i16x16>([&](int i) { return x[i % 2]; });
+}
+inline i16x16 load_twice(const int8_t* x) {
+    return lanes<i16x16>([&](int i) { return (int16_t)x[i / 2]; });
+}
+inline i16x16 load_pairs(const int8_t* low, const int8_t* high) {
+    return lanes<i16x16>([&](int i) { return (int16_t)(i % 2 ? high[i / 2] : low[i / 2]); });
+}
+inline f32x8 load_as_float(const int8_t* x) {
+    return lanes<f32x8>([&](int i) { return (float)x[i]; });
+}
+
+inline void keep(i16x16& x) { asm volatile("" : "+m"(x.v)); }
+
+inline void prefetch(const void*) {}
+
+inline float sum(f32x8 x) {
+    float a = x.v[0] + x.v[4], b = x.v[1] + x.v[5], c = x.v[2] + x.v[6], d = x.v[3] + x.v[7];
+    return (a + c) + (b + d);
+}
+inline float largest(f32x8 x) {
+    float best = x.v[0];
+    for (int i = 1; i < 8; ++i) best = x.v[i] > best ? x.v[i] : best;
+    return best;
+}
+
+#endif
+
+}  // namespace octavo::OCTAVO_SET

@@ -1,0 +1,326 @@
+"""Speed on CPUs: a model's forward is recorded once, as a flat program that C++ replays each step.
+
+Knows how neighbouring ops are joined and which buffers they may share; the kernels are in cpp/.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from octavo.errors import BadCheckpoint
+from octavo.kernels import _cpu
+from octavo.kernels.ops import KVLayer, Limits, Model
+from octavo.kvcache.pool import PagePool
+from octavo.quant import _codes
+from octavo.registry import entry
+from octavo.types import Batch, KVGroup, RawTensor, Tensor
+
+PAGE_DTYPE = "float16"
+INSTRUCTION_SET: str = _cpu.instruction_sets()[0]
+SLICE_BYTES = 1 << 20  # of a tensor repacked at a time: what is read stays in the cache
+NO_WINDOW = 1 << 30  # keys
+
+Weight: TypeAlias = "_cpu.Weight | Tensor"
+
+
+def weight(raw: RawTensor) -> Weight:
+    """A matrix repacked for the kernels (cpp/weights.h), or a vector as float32."""
+    file = entry("octavo.quant", raw.format)
+    if len(raw.shape) == 1:
+        vector: Tensor = file.dequantize(raw.data).reshape(-1)
+        return vector if raw.rows is None else vector[raw.rows]
+    rows, columns = raw.shape
+    step = max(8, SLICE_BYTES // max(1, raw.data.shape[1]) // 8 * 8)
+    slices = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+    def read(part: slice) -> Tensor:
+        return raw.data[part] if raw.rows is None else raw.data[raw.rows[part]]
+
+    packed, put = _empty(file, read(slice(0, min(8, rows))), raw.format, rows, columns)
+    with ThreadPoolExecutor(num_cpus()) as threads:
+        list(threads.map(lambda part: put(part.start, read(part)), slices))
+    return packed
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _empty(
+    file: object, sample: Tensor, name: str, rows: int, columns: int
+) -> tuple["_cpu.Weight", Callable[[int, Tensor], None]]:
+    """Memory for the matrix, and what puts the rows from `first` on into it."""
+    split: Callable[[Tensor], _codes.Codes] | None = getattr(file, "split", None)
+    if split is None:
+        floats = _cpu.Weight.floats(rows, columns, name)
+        return floats, lambda first, data: floats.put_floats(first, np.ascontiguousarray(data))
+    one = split(sample)
+    has_min, has_sub = one.min is not None, one.sub_scale is not None
+    codes = _cpu.Weight.codes(rows, columns, one.bits, one.group, has_min, has_sub)
+
+    def put(first: int, data: Tensor) -> None:
+        c = split(data)
+        codes.put_codes(
+            first,
+            c.codes.view(np.uint8),
+            c.scale.view(np.uint16),
+            None if c.min is None else c.min.view(np.uint16),
+            c.sub_scale,
+            None if c.sub_min is None else c.sub_min.view(np.int8),
+        )
+
+    return codes, put
+
+
+def compile(model: Model, pools: Sequence[PagePool], limits: Limits) -> "Program":
+    recorder = Recorder(model.groups)
+    logits = model.forward(recorder)
+    return Program(recorder.nodes, logits, pools, limits)
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A value of the recorded program: what makes it, and from which others."""
+
+    op: str
+    inputs: tuple["Node", ...]
+    width: int  # columns
+    constants: tuple[object, ...] = ()
+
+
+class Recorder:
+    """The ops, writing down what they are asked."""
+
+    def __init__(self, groups: tuple[KVGroup, ...]) -> None:
+        self.nodes: list[Node] = []
+        self._groups = groups
+
+    def embed(self, table: "_cpu.Weight") -> Node:
+        return self._node("embed", (), table.columns, table)
+
+    def linear(self, x: Node, weight: "_cpu.Weight", bias: Tensor | None = None) -> Node:
+        if weight.columns != x.width:
+            raise BadCheckpoint(f"a matrix has {weight.columns} columns for {x.width} inputs")
+        return self._node("linear", (x,), weight.rows, weight, bias)
+
+    def rms_norm(self, x: Node, weight: Tensor, eps: float) -> Node:
+        return self._node("rms_norm", (x,), x.width, weight, eps)
+
+    def rope(self, x: Node, inv_freq: Tensor) -> Node:
+        return self._node("rope", (x,), x.width, np.ascontiguousarray(inv_freq, np.float32))
+
+    def attention(self, q: Node, k: Node, v: Node, layer: KVLayer, scale: float) -> Node:
+        group = self._groups[layer.group]
+        if k.width != group.kv_heads * group.head_dim or v.width != k.width:
+            raise BadCheckpoint(
+                f"keys and values have {k.width} and {v.width} columns, not "
+                f"{group.kv_heads} heads of {group.head_dim}"
+            )
+        scaled = self.scale(q, scale)
+        heads = q.width // group.head_dim
+        return self._node("attend", (scaled, k, v), q.width, layer, heads)
+
+    def silu_mul(self, gate: Node, up: Node) -> Node:
+        return self._node("silu_mul", (gate, up), gate.width)
+
+    def gelu_mul(self, gate: Node, up: Node) -> Node:
+        return self._node("gelu_mul", (gate, up), gate.width)
+
+    def add(self, a: Node, b: Node) -> Node:
+        return self._node("add", (a, b), a.width)
+
+    def scale(self, x: Node, factor: float) -> Node:
+        return self._node("scale", (x,), x.width, factor)
+
+    def take(self, x: Node) -> Node:
+        return self._node("take", (x,), x.width)
+
+    def _node(self, op: str, inputs: tuple[Node, ...], width: int, *constants: object) -> Node:
+        node = Node(op, inputs, width, constants)
+        self.nodes.append(node)
+        return node
+
+
+@dataclass(slots=True, eq=False)
+class Instruction:
+    """One call of the native recorder. May write where it reads: its columns do not mix."""
+
+    reads: list[Node]
+    writes: list[Node]
+    call: Callable[..., None]  # with the buffers of reads, then of writes
+    in_place: bool = False
+
+
+class Program:
+    """Owns the native program; weights and pools are kept alive by it."""
+
+    def __init__(
+        self, nodes: list[Node], logits: Node, pools: Sequence[PagePool], limits: Limits
+    ) -> None:
+        pages = [
+            (pool.pages.view(np.uint16), pool.group.head_dim, pool.group.window or NO_WINDOW)
+            for pool in pools
+        ]
+        self._native = _cpu.Program(
+            INSTRUCTION_SET, limits.threads, limits.tokens, limits.rows, pages
+        )
+        buffers = _Buffers(self._native)
+        instructions = list(_lower(nodes, self._native))
+        _record(instructions, buffers, keep=logits)
+        self._native.result(buffers.of(logits), logits.width)
+        self._batch: Batch | None = None
+
+    @property
+    def buffer_bytes(self) -> int:
+        return self._native.buffer_bytes
+
+    def run(self, batch: Batch) -> None:
+        self._batch = batch  # the native program reads its arrays until the next run
+        self._native.run(
+            batch.token_ids, batch.positions, batch.starts, list(batch.tables), batch.outputs
+        )
+
+    def logits(self, first: int, last: int) -> Tensor:
+        return self._native.logits(first, last)
+
+
+def _lower(nodes: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:
+    """Nodes in an order that computes them. Matrices that read the same input become one stage;
+    an input of codes is quantized once."""
+    done: set[int] = set()
+    angles: dict[bytes, Node] = {}
+    for node in nodes:
+        if id(node) in done:
+            continue
+        if node.op == "linear":
+            together = [n for n in nodes if n.op == "linear" and n.inputs == node.inputs]
+            done.update(map(id, together))
+            yield from _linears(together, native)
+        elif node.op == "rope":
+            yield from _rope(node, angles, native)
+        elif node.op == "attend":
+            yield from _attend(node, native)
+        else:
+            yield _row_op(node, native)
+
+
+def _linears(together: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:
+    (x,) = together[0].inputs
+    for is_codes in (True, False):
+        some = [n for n in together if n.constants[0].is_codes == is_codes]  # type: ignore[attr-defined]
+        if not some:
+            continue
+        read = x
+        if is_codes:
+            read = Node("tiles", (x,), x.width)
+            yield Instruction([x], [read], lambda a, to: native.quantize(a, x.width, to))
+        products = [(n.constants[0], _padded(n.constants[1])) for n in some]
+
+        def call(a: int, *out: int, products: list[tuple[object, object]] = products) -> None:
+            native.linear(a, [(w, b, to) for (w, b), to in zip(products, out, strict=True)])
+
+        yield Instruction([read], some, call)
+
+
+def _padded(bias: object) -> Tensor | None:
+    """Filled up to whole groups of eight rows, as the weights are."""
+    if bias is None:
+        return None
+    values = np.asarray(bias, np.float32)
+    return np.pad(values, (0, -len(values) % 8))
+
+
+def _rope(node: Node, angles: dict[bytes, Node], native: "_cpu.Program") -> Iterator[Instruction]:
+    (inv_freq,) = node.constants
+    assert isinstance(inv_freq, np.ndarray)
+    half, heads = len(inv_freq), node.width // (2 * len(inv_freq))
+    table = angles.get(inv_freq.tobytes())
+    if table is None:
+        table = angles[inv_freq.tobytes()] = Node("angles", (), 2 * half)
+        yield Instruction([], [table], lambda to: native.angles(inv_freq, to))
+    yield Instruction(
+        [*node.inputs, table],
+        [node],
+        lambda a, angle, to: native.rope(a, angle, heads, half, to),
+        in_place=True,
+    )
+
+
+def _attend(node: Node, native: "_cpu.Program") -> Iterator[Instruction]:
+    q, k, v = node.inputs
+    layer, heads = node.constants
+    assert isinstance(layer, KVLayer)
+    yield Instruction([k, v], [], lambda k, v: native.store_kv(k, v, layer.group, layer.index))
+    yield Instruction(
+        [q], [node], lambda q, to: native.attend(q, heads, layer.group, layer.index, to)
+    )
+
+
+def _row_op(node: Node, native: "_cpu.Program") -> Instruction:
+    width, constants = node.width, node.constants
+
+    def norm(a: int, to: int) -> None:
+        weight, eps = constants
+        values = np.ascontiguousarray(weight, np.float32)
+        native.rms_norm(a, values, width // len(values), eps, to)
+
+    calls: dict[str, Callable[..., None]] = {
+        "embed": lambda to: native.embed(constants[0], to),
+        "take": native.take,
+        "rms_norm": norm,
+        "add": lambda a, b, to: native.add(a, b, width, to),
+        "scale": lambda a, to: native.scale(a, constants[0], width, to),
+        "silu_mul": lambda a, b, to: native.silu_mul(a, b, width, to),
+        "gelu_mul": lambda a, b, to: native.gelu_mul(a, b, width, to),
+    }
+    in_place = node.op not in ("embed", "take")
+    return Instruction(list(node.inputs), [node], calls[node.op], in_place)
+
+
+class _Buffers:
+    """Which buffer holds which node; a buffer whose node nobody reads any more is used again."""
+
+    def __init__(self, native: "_cpu.Program") -> None:
+        self._native = native
+        self._of: dict[int, int] = {}
+        self._free: dict[tuple[bool, int], list[int]] = {}
+
+    def of(self, node: Node) -> int:
+        return self._of[id(node)]
+
+    def take(self, node: Node) -> int:
+        is_tiles = node.op == "tiles"
+        free = self._free.get((is_tiles, node.width), [])
+        make = self._native.tiles if is_tiles else self._native.buffer
+        self._of[id(node)] = free.pop() if free else make(node.width)
+        return self.of(node)
+
+    def give_back(self, node: Node) -> None:
+        self._free.setdefault((node.op == "tiles", node.width), []).append(self.of(node))
+
+    def start_outputs(self) -> None:
+        """Buffers made from here on have a row for each wanted token, not for each token."""
+        self._native.start_outputs()
+        self._free.clear()
+
+
+def _record(instructions: list[Instruction], buffers: _Buffers, keep: Node) -> None:
+    last_use = {id(node): i for i, step in enumerate(instructions) for node in step.reads}
+    for i, step in enumerate(instructions):
+        over = {id(n): n for n in step.reads if last_use[id(n)] == i and n is not keep}
+        if any(node.op == "take" for node in step.writes):
+            buffers.start_outputs()
+            over.clear()  # read again for every block of rows
+        reads = [buffers.of(node) for node in step.reads]
+        if step.in_place:
+            for node in over.values():
+                buffers.give_back(node)
+        step.call(*reads, *[buffers.take(node) for node in step.writes])
+        if not step.in_place:
+            for node in over.values():
+                buffers.give_back(node)
