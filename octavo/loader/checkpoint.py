@@ -9,7 +9,6 @@ them, and `refuse_unread` names what an architecture left unread although it bea
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from reprlib import repr as shown
 from typing import Any, TypeVar
@@ -107,9 +106,7 @@ class Weights:
     def __getitem__(self, name: str) -> Any:
         """Raises BadCheckpoint where the tensor is missing."""
         if (key := self._key(name)) not in self._tensors:
-            close = get_close_matches(key, self._tensors, n=1)
-            hint = f", the closest is {close[0]!r}" if close else ""
-            raise BadCheckpoint(f"tensor {key!r} is missing{hint}")
+            raise BadCheckpoint(f"tensor {key!r} is missing")
         return self.get(name)
 
     def get(self, name: str) -> Any:
@@ -152,4 +149,5 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
                 return dialect.open_file(path)
     except OSError as error:
         raise BadCheckpoint(f"{path} cannot be read: {error.strerror}") from error
-    raise BadCheckpoint(f"{path} is none of {', '.join(names('octavo.loader.dialects'))}", 0)
+    known = ", ".join(names("octavo.loader.dialects"))
+    raise BadCheckpoint(f"{path} is in no format that is read ({known})", 0)

@@ -74,8 +74,8 @@ class Fields:
     def __init__(self, fields: Mapping[str, Field]) -> None:
         self._fields = fields
 
-    def offset(self, key: str) -> int | None:
-        return self._fields[key].offset if key in self._fields else None
+    def __contains__(self, key: str) -> bool:
+        return key in self._fields
 
     def text(self, key: str) -> str | None:
         return self._read(key, (str,), "text")
@@ -89,11 +89,11 @@ class Fields:
     def array(self, key: str) -> Tensor | None:
         return self._read(key, (np.ndarray,), "an array of numbers")
 
-    def integer(self, key: str, low: int = 0) -> int | None:
-        """In [low, 2^31)."""
+    def integer(self, key: str, low: int = 0, high: int = 2**31 - 1) -> int | None:
+        """In [low, high]."""
         value = self._read(key, (int,), "a whole number")
-        if value is not None and not low <= value < 2**31:
-            raise self.wrong(key, f"not in [{low}, {2**31})")
+        if value is not None and not low <= value <= high:
+            raise self.wrong(key, f"not in [{low}, {high}]")
         return value
 
     def number(self, key: str) -> float | None:
@@ -102,6 +102,13 @@ class Fields:
         if value is not None and not math.isfinite(value):
             raise self.wrong(key, "not finite")
         return None if value is None else float(value)
+
+    def positive(self, key: str) -> float | None:
+        """Finite and above 0."""
+        value = self.number(key)
+        if value is not None and value <= 0:
+            raise self.wrong(key, "not above 0")
+        return value
 
     def wrong(self, key: str, why: str) -> BadCheckpoint:
         field = self._fields[key]
@@ -162,7 +169,7 @@ class _Reader:
         if self._data[: self._take(4, "the magic number") + 4] != MAGIC:
             raise BadCheckpoint("the file does not begin with 'GGUF'", 0)
         version = self._number(_U32, "the version")
-        if version & 0xFFFF == 0:
+        if version and version & 0xFFFF == 0:
             raise BadCheckpoint("the file is big-endian, only little-endian GGUF is read", 4)
         if version not in VERSIONS:
             raise BadCheckpoint(f"the version is {version}, only {VERSIONS} are read", 4)
@@ -199,7 +206,7 @@ class _Reader:
     def start_of_data(self, fields: Fields) -> tuple[int, int]:
         """Where the tensors' bytes begin, and the alignment."""
         key = "general.alignment"
-        alignment = fields.integer(key) if fields.offset(key) else DEFAULT_ALIGNMENT
+        alignment = fields.integer(key) if key in fields else DEFAULT_ALIGNMENT
         if not alignment or alignment % 8 or alignment & (alignment - 1):
             raise fields.wrong(key, "not a power of two of at least 8")
         return -(-self._at // alignment) * alignment, alignment

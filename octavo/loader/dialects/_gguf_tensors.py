@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import contains
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,11 @@ from octavo.loader.vocabulary import Vocabulary
 from octavo.registry import entry
 from octavo.types import Ints, RawTensor
 
-_MODEL: Final = {"token_embd": "embed_tokens", "output_norm": "norm"}
+_MODEL: Final = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
 _LAYER: Final = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -37,28 +42,30 @@ _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 # fmt: off
 _ADJACENT_PAIRS: Final = frozenset({
     "arcee", "arctic", "baichuan", "command-r", "cohere2", "deci", "deepseek", "ernie4_5",
-    "granite", "granitemoe", "internlm2", "llama", "llama4", "minicpm", "mistral3", "olmo", "orion", "plamo",
-    "smollm3", "xverse",
+    "granite", "granitemoe", "internlm2", "llama", "llama4", "minicpm", "mistral3", "olmo",
+    "orion", "plamo", "smollm3", "xverse",
 })
 # fmt: on
 
-# What the rows and columns of a tensor are, by the end of its name.
+# What the rows and columns of a tensor count, by the end of its name.
 _SHAPES: Final = {
-    "model.embed_tokens.weight": ("vocab_size", "hidden_size"),
+    "embed_tokens.weight": ("vocab_size", "hidden_size"),
     "lm_head.weight": ("vocab_size", "hidden_size"),
-    "model.norm.weight": ("hidden_size",),
+    "norm.weight": ("hidden_size",),
     "input_layernorm.weight": ("hidden_size",),
     "post_attention_layernorm.weight": ("hidden_size",),
     "pre_feedforward_layernorm.weight": ("hidden_size",),
     "post_feedforward_layernorm.weight": ("hidden_size",),
-    "q_proj.weight": ("q", "hidden_size"),
-    "k_proj.weight": ("kv", "hidden_size"),
-    "v_proj.weight": ("kv", "hidden_size"),
-    "o_proj.weight": ("hidden_size", "q"),
-    "q_proj.bias": ("q",),
-    "k_proj.bias": ("kv",),
-    "v_proj.bias": ("kv",),
+    "q_proj.weight": ("q_size", "hidden_size"),
+    "k_proj.weight": ("kv_size", "hidden_size"),
+    "v_proj.weight": ("kv_size", "hidden_size"),
+    "o_proj.weight": ("hidden_size", "q_size"),
+    "q_proj.bias": ("q_size",),
+    "k_proj.bias": ("kv_size",),
+    "v_proj.bias": ("kv_size",),
     "o_proj.bias": ("hidden_size",),
+    "q_norm.weight": ("head_dim or q_size",),  # head by head, or all at once
+    "k_norm.weight": ("head_dim or kv_size",),
     "gate_proj.weight": ("intermediate_size", "hidden_size"),
     "up_proj.weight": ("intermediate_size", "hidden_size"),
     "down_proj.weight": ("hidden_size", "intermediate_size"),
@@ -85,26 +92,30 @@ def _renamed(name: str, tensors: Mapping[str, Described]) -> str:
     if (match := _NAME.fullmatch(name)) is None:
         return name
     layer, part, kind = match.groups()
-    if layer is None:
-        return f"lm_head.{kind}" if part == "output" else _in_model(part, name, kind)
-    word = _LAYER.get(part)
-    if part == "ffn_norm" and f"blk.{layer}.post_ffw_norm.weight" in tensors:
-        word = "pre_feedforward_layernorm"  # where norms stand on both sides of the MLP
-    return f"model.layers.{layer}.{word}.{kind}" if word else name
+    word = _MODEL.get(part) if layer is None else _LAYER.get(part)
+    if layer and part == "ffn_norm" and f"blk.{layer}.post_ffw_norm.weight" in tensors:
+        word = "pre_feedforward_layernorm"  # the MLP has a norm on both sides
+    inside = "" if layer is None else f"model.layers.{layer}."
+    return f"{inside}{word}.{kind}" if word else name
 
 
-def _in_model(part: str, name: str, kind: str) -> str:
-    return f"model.{_MODEL[part]}.{kind}" if part in _MODEL else name
-
-
-def take_rope_freqs(tensors: dict[str, Described]) -> tuple[float, ...] | None:
+def take_rope_freqs(
+    tensors: dict[str, Described], head_dim: int | None
+) -> tuple[float, ...] | None:
     """What Llama 3's scaling divides each rotary frequency by; the tensor is taken out."""
     if (described := tensors.pop(_ROPE_FREQS, None)) is None:
         return None
-    values = entry("octavo.quant", described.tensor.format).dequantize(described.tensor.data)
+    raw = described.tensor
+    if raw.format != "f32" or head_dim is None or raw.shape != (head_dim // 2,):
+        raise BadCheckpoint(
+            f"{_ROPE_FREQS} is {raw.format} {raw.shape}, not one f32 a rotary pair of head_dim "
+            f"{head_dim}",
+            described.offset,
+        )
+    values = entry("octavo.quant", raw.format).dequantize(raw.data)[0]
     if not (np.isfinite(values) & (values > 0)).all():
-        raise BadCheckpoint(f"{_ROPE_FREQS} holds a factor that is not positive", described.offset)
-    return tuple(values.reshape(-1).tolist())
+        raise BadCheckpoint(f"{_ROPE_FREQS} has a factor that is not positive", described.offset)
+    return tuple(values.tolist())
 
 
 def vocabulary_size(tensors: Mapping[str, Described], vocabulary: Vocabulary | None) -> int | None:
@@ -125,54 +136,51 @@ def as_models_read_them(
 ) -> dict[str, RawTensor]:
     """Shapes checked, rotary pairs where our `rope` wants them."""
     sizes = _sizes(metadata) if tensors else {}
+    adjacent = architecture in _ADJACENT_PAIRS
     found: dict[str, RawTensor] = {}
     for name, described in tensors.items():
         raw = replace(described.tensor, name=name)
-        expected = _expected_shape(name, sizes)
-        if expected not in (None, raw.shape):
-            raise BadCheckpoint(
-                f"tensor {name!r} is {raw.shape}, the metadata make it {expected}",
-                described.offset,
-            )
-        part = name.rpartition(".self_attn.")[2].partition("_proj")[0]
-        if architecture in _ADJACENT_PAIRS and part in ("q", "k"):
-            raw = _in_halves(raw, metadata.integer("head_dim"), described.offset)
+        _check(raw, sizes, described.offset)
+        if adjacent and re.search(r"self_attn\.[qk]_proj\.", name):
+            raw = _in_halves(raw, sizes["head_dim"])
         found[name] = raw
     return found
 
 
 def _sizes(metadata: Metadata) -> dict[str, int]:
-    head_dim = metadata.integer("head_dim")
-    sizes = {
-        "vocab_size": metadata.integer("vocab_size"),
-        "hidden_size": metadata.integer("hidden_size"),
-        "q": metadata.integer("num_attention_heads") * head_dim,
-        "kv": metadata.integer("num_key_value_heads") * head_dim,
-    }
+    words = ("vocab_size", "hidden_size", "head_dim")
+    sizes = {word: metadata.integer(word) for word in words}
+    sizes["q_size"] = metadata.integer("num_attention_heads") * sizes["head_dim"]
+    sizes["kv_size"] = metadata.integer("num_key_value_heads") * sizes["head_dim"]
     mlp = metadata.integer("intermediate_size", None)
     return sizes if mlp is None else sizes | {"intermediate_size": mlp}
 
 
-def _expected_shape(name: str, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
-    words = _SHAPES.get(name) or _SHAPES.get(".".join(name.split(".")[-2:]))
-    if words is None or not sizes.keys() >= set(words):
-        return None
-    return tuple(sizes[word] for word in words)
+def _check(raw: RawTensor, sizes: Mapping[str, int], offset: int) -> None:
+    if len(raw.shape) == 1 and entry("octavo.quant", raw.format).BLOCK != 1:
+        raise BadCheckpoint(f"tensor {raw.name!r} is a vector in {raw.format}, not floats", offset)
+    words = _SHAPES.get(".".join(raw.name.split(".")[-2:]))
+    if words is None:
+        return
+    allowed = [[sizes.get(size) for size in word.split(" or ")] for word in words]
+    if len(raw.shape) != len(words) or not all(map(contains, allowed, raw.shape)):
+        expected = " x ".join(f"{word}={size}" for word, size in zip(words, allowed, strict=True))
+        raise BadCheckpoint(
+            f"tensor {raw.name!r} is {raw.shape}, the metadata want {expected}", offset
+        )
 
 
-def _in_halves(raw: RawTensor, head_dim: int, offset: int) -> RawTensor:
+def _in_halves(raw: RawTensor, head_dim: int) -> RawTensor:
     rows = _halves_from_pairs(raw.shape[0], head_dim)
     if len(raw.shape) > 1:
         return replace(raw, rows=rows)
-    form = entry("octavo.quant", raw.format)
-    if form.BLOCK != 1:
-        raise BadCheckpoint(f"the bias {raw.name!r} is {raw.format}, not a float", offset)
-    # A vector is one row, so its numbers are put in order here: the one copy of the loader.
-    return replace(raw, data=raw.data.reshape(-1, form.BYTES)[rows].reshape(1, -1))
+    # A vector is one row, so its numbers are put in order here: the loader's only copy.
+    numbers = raw.data.reshape(raw.shape[0], -1)
+    return replace(raw, data=numbers[rows].reshape(1, -1))
 
 
 def _halves_from_pairs(rows: int, head_dim: int) -> Ints:
     """Row i in transformers' order is this row of GGUF's: pair d of a head is (2d, 2d + 1) there
     and (d, d + head_dim / 2) here."""
     heads = np.arange(rows, dtype=np.int64).reshape(-1, head_dim // 2, 2)
-    return np.ascontiguousarray(heads.swapaxes(1, 2)).reshape(-1)
+    return heads.swapaxes(1, 2).reshape(-1)

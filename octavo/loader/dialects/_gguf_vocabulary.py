@@ -2,6 +2,8 @@
 
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from octavo.errors import BadCheckpoint
 from octavo.loader.gguf import Fields
 from octavo.loader.vocabulary import TokenType, Vocabulary
@@ -25,7 +27,7 @@ def read_vocabulary(fields: Fields) -> Vocabulary | None:
         return None
     if (kind := _KINDS.get(str(model))) is None:
         raise fields.wrong("tokenizer.ggml.model", f"these are read: {', '.join(_KINDS)}")
-    tokens = _required(fields.texts("tokenizer.ggml.tokens"), "tokens")
+    tokens = _required(fields.texts(_key("tokens")), "tokens")
     pre, add_bos = fields.text("tokenizer.ggml.pre"), _flag(fields, "add_bos_token")
     add_space_prefix = _flag(fields, "add_space_prefix")
     types = _types(fields, len(tokens))
@@ -72,6 +74,8 @@ def _types(fields: Fields, num_tokens: int) -> list[int]:
 
 def _scores(fields: Fields, num_tokens: int) -> list[float] | None:
     scores = _one_per_token(fields, "scores", "f", num_tokens)
+    if scores is not None and not np.isfinite(scores).all():
+        raise fields.wrong(_key("scores"), "one of them is not finite")
     return None if scores is None else scores.tolist()
 
 
@@ -95,5 +99,9 @@ def _id(fields: Fields, name: str, tokens: list[str]) -> int | None:
 
 def _eot_ids(fields: Fields, tokens: list[str], types: list[int]) -> tuple[int, ...]:
     named = {_id(fields, name, tokens) for name in ("eot", "eom")} - {None}
-    known = {i for i, kind in enumerate(types) if kind == 3 and tokens[i] in _END_OF_TURN}
+    known = {
+        i
+        for i, kind in enumerate(types)
+        if kind == TokenType.CONTROL.value and tokens[i] in _END_OF_TURN
+    }
     return tuple(sorted(known | {i for i in named if i is not None}))

@@ -23,7 +23,6 @@ _COUNTS = {
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
     "head_dim": "attention.key_length",
-    "max_position_embeddings": "context_length",
     "sliding_window_pattern": "attention.sliding_window_pattern",
 }
 _NUMBERS = {
@@ -61,6 +60,7 @@ _ROPE_SCALING = {
     "original_max_position_embeddings": "original_context_length",
     "attention_factor": "attn_factor",
 }
+_MOST = 2**20  # heads, layers, columns: far above any model's
 _DEFAULT_THETA = 10_000.0
 _BLOCKS_VERSION = 2  # of the layouts in octavo/quant
 
@@ -94,12 +94,13 @@ def _metadata(
     tensors: dict[str, Described],
     vocabulary: Vocabulary | None,
 ) -> Metadata:
-    words = _words(fields, architecture)
-    words["rope_freqs"] = _gguf_tensors.take_rope_freqs(tensors)
+    words: Json = {"model_type": architecture or None}
     words["vocab_size"] = _gguf_tensors.vocabulary_size(tensors, vocabulary)
-    keys = (
-        _COUNTS | _NUMBERS | _SPECIAL_COUNTS | {w: key for w, (key, _) in _SPECIAL_NUMBERS.items()}
-    )
+    if tensors:
+        words |= _words(fields, architecture, len(tensors))
+        words["rope_freqs"] = _gguf_tensors.take_rope_freqs(tensors, words.get("head_dim"))
+    keys = _COUNTS | _NUMBERS | _SPECIAL_COUNTS
+    keys |= {word: key for word, (key, _) in _SPECIAL_NUMBERS.items()}
     return Metadata(
         {word: value for word, value in words.items() if value is not None},
         spelled={word: f"{architecture}.{key}" for word, key in keys.items()},
@@ -131,47 +132,50 @@ def _architecture(file: GGUF) -> str:
     return architecture or ""
 
 
-def _words(fields: Fields, architecture: str) -> Json:
-    """config.json's fields; None or absent where the file does not say them."""
+def _words(fields: Fields, architecture: str, num_tensors: int) -> Json:
+    """config.json's fields; None where the file does not say one."""
     key = f"{architecture}.".__add__
-    words: Json = {"model_type": architecture or None}
-    words |= {word: fields.integer(key(name), low=1) for word, name in _COUNTS.items()}
-    words |= {word: fields.number(key(name)) for word, name in _NUMBERS.items()}
+    words: Json = {word: fields.integer(key(name), 1, _MOST) for word, name in _COUNTS.items()}
+    words |= {word: fields.positive(key(name)) for word, name in _NUMBERS.items()}
     words |= {word: fields.integer(key(name)) or None for word, name in _SPECIAL_COUNTS.items()}
     for word, (name, nothing) in _SPECIAL_NUMBERS.items():
         value = fields.number(key(name))
         words[word] = None if value in (0, nothing) else value
+    if (words["num_hidden_layers"] or 0) > num_tensors:  # lists are made of so many layers
+        raise fields.wrong(key("block_count"), f"there are {num_tensors} tensors")
+    words["max_position_embeddings"] = fields.integer(key("context_length"), 1)
     words["rope_theta"] = words["rope_theta"] or _DEFAULT_THETA
-    words["rope_scaling"] = _rope_scaling(fields, key("rope.scal"))
+    words["rope_scaling"] = _rope_scaling(fields, key("rope"))
     return words | _heads(fields, architecture, words)
 
 
 def _heads(fields: Fields, architecture: str, words: Json) -> Json:
+    """What a file may leave out because the rest implies it."""
     heads, hidden = words["num_attention_heads"], words["hidden_size"]
     if heads is None or hidden is None:
         return {}
+    attention = f"{architecture}.attention"
     kv_heads = words["num_key_value_heads"] or heads
-    head_dim = words["head_dim"] or hidden // heads
     if heads % kv_heads:
-        raise fields.wrong(f"{architecture}.attention.head_count", f"not a multiple of {kv_heads}")
+        raise fields.wrong(f"{attention}.head_count", f"not a multiple of {kv_heads} KV heads")
+    head_dim = words["head_dim"] or hidden // heads
     if head_dim % 2 or not head_dim:
-        raise BadCheckpoint(f"head_dim is {head_dim}, rotary embedding wants an even number")
-    found = {"num_key_value_heads": kv_heads, "head_dim": head_dim}
+        raise fields.wrong(f"{attention}.head_count", f"a head is {head_dim} wide, not even")
     rotated = fields.integer(f"{architecture}.rope.dimension_count") or head_dim
-    v_head_dim = fields.integer(f"{architecture}.attention.value_length") or head_dim
-    return found | {
+    v_head_dim = fields.integer(f"{attention}.value_length") or head_dim
+    return {
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
         "partial_rotary_factor": rotated / head_dim if rotated != head_dim else None,
         "v_head_dim": v_head_dim if v_head_dim != head_dim else None,
     }
 
 
-def _rope_scaling(fields: Fields, prefix: str) -> Json | None:
-    """config.json's object of that name; `prefix` ends where the old key and the new ones part."""
-    kind = fields.text(f"{prefix}ing.type")
-    old = fields.number(f"{prefix}e_linear")
+def _rope_scaling(fields: Fields, rope: str) -> Json | None:
+    kind, old = fields.text(f"{rope}.scaling.type"), fields.number(f"{rope}.scale_linear")
     if kind is None and old not in (None, 0, 1):
-        return {"rope_type": "linear", "factor": old}
+        return {"rope_type": "linear", "factor": fields.positive(f"{rope}.scale_linear")}
     if kind in (None, "none"):
         return None
-    said = {word: fields.number(f"{prefix}ing.{name}") for word, name in _ROPE_SCALING.items()}
+    said = {word: fields.positive(f"{rope}.scaling.{key}") for word, key in _ROPE_SCALING.items()}
     return {"rope_type": kind} | {word: value for word, value in said.items() if value is not None}
