@@ -64,14 +64,14 @@ class SamplingParams:
     top_k: int | None = None  # keep the k likeliest
     top_p: float = 1.0  # keep the likeliest that together reach this probability
     min_p: float = 0.0  # keep what is at least this share of the likeliest
-    repetition_penalty: float = 1.0  # divides positive and multiplies negative logits of tokens seen
+    repetition_penalty: float = 1.0  # divides positive, multiplies negative logits of tokens seen
     presence_penalty: float = 0.0  # subtracted once for a token generated before
     frequency_penalty: float = 0.0  # subtracted for each time it was generated
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added, by token id
     seed: int | None = None  # None: the engine draws one and names it
     stop: tuple[str, ...] = ()  # text that ends the answer and is not shown
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end it too
+    ignore_eos: bool = False  # go on after the model's own end of turn
     logprobs: int | None = None  # alternatives named beside each token; None: no logprobs at all
     prompt_logprobs: int | None = None  # the same for each token of the prompt
 
