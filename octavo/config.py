@@ -37,3 +37,16 @@ class Config:
                 raise BadConfig(name, f"{value} < {low}")
         if self.step_tokens < self.max_running:
             raise BadConfig("step_tokens", f"{self.step_tokens} < max_running {self.max_running}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every byte has its use before the first request: weights + buffers + pages <= memory."""
+
+    memory: int  # bytes allowed
+    weight_bytes: int
+    buffer_bytes: int  # of the compiled program
+    page_bytes: int  # of all pages of all groups
+    num_pages: tuple[int, ...]  # per KV group
+    max_context: int  # tokens per sequence
+    threads: int
