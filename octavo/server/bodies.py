@@ -1,0 +1,110 @@
+"""JSON bodies: bytes in, a typed body and the names nobody knows out.
+
+Whatever is wrong with the bytes becomes a BadRequest that names the field it lies in. Knows no
+protocol.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from octavo.errors import BadRequest
+
+Body = TypeVar("Body", bound=Struct)
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+_STEP = re.compile(r"(\w+)|\[(\d+)\]")
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+
+def decode(raw: bytes, shape: type[Body]) -> tuple[Body, tuple[str, ...]]:
+    """The body, and where in it stand the fields that `shape` does not have."""
+    try:
+        raw.decode()
+        body = msgspec.json.decode(raw, type=shape)
+        sent = msgspec.json.decode(raw)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"byte {error.start} is not UTF-8", _field_at(raw, error.start)) from None
+    except RecursionError:
+        raise BadRequest("it is nested too deeply", _deepest_field(raw)) from None
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), raw) from None
+    except msgspec.DecodeError as error:
+        byte = re.search(r"\(byte (\d+)\)", str(error))
+        place = int(byte[1]) if byte else len(raw)
+        raise BadRequest(f"not JSON: {error}", _field_at(raw, place)) from None
+    return body, tuple(_unknown(sent, body, ""))
+
+
+def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where: str = "") -> None:
+    """Raises BadRequest for a field of `neutral` that asks for more than one of its values."""
+    for name, nothing in neutral.items():
+        value = getattr(body, name)
+        if value is not None and value not in nothing:
+            accepted = " or ".join(["null", *(msgspec.json.encode(v).decode() for v in nothing)])
+            raise BadRequest(f"not served yet, leave it out or give {accepted}", where + name)
+
+
+def _invalid(problem: str, raw: bytes) -> BadRequest:
+    place = _PLACE.search(problem)
+    path = place[1] if place else ""
+    said = _PLACE.sub("", problem)
+    if missing := _MISSING.search(said):
+        return BadRequest("it is required", f"{path}.{missing[1]}".lstrip("."))
+    value = _value_at(raw, path)
+    shown = "" if isinstance(value, dict | list | None) else f", {str(value)[:40]!r} is not"
+    return BadRequest(f"{said[0].lower()}{said[1:]}{shown}", path or None)
+
+
+def _value_at(raw: bytes, path: str) -> Any:
+    """What stands at "messages[0].role"; None where the rest of the body cannot be read."""
+    try:
+        tree = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    for name, index in _STEP.findall(path):
+        tree = tree[name] if name else tree[int(index)]
+    return tree
+
+
+def _unknown(sent: Any, read: object, path: str) -> Iterator[str]:
+    if isinstance(read, Struct):
+        for name, value in sent.items():
+            if name in read.__struct_fields__:
+                yield from _unknown(value, getattr(read, name), f"{path}{name}.")
+            else:
+                yield path + name
+    elif isinstance(read, list) and any(isinstance(item, Struct) for item in read):
+        for place, (value, item) in enumerate(zip(sent, read, strict=True)):
+            yield from _unknown(value, item, f"{path[:-1]}[{place}].")
+
+
+def _field_at(raw: bytes, place: int) -> str | None:
+    """The top-level field whose value holds byte `place`, as far as the bytes can be read."""
+    return _walk(raw[:place])[0]
+
+
+def _deepest_field(raw: bytes) -> str | None:
+    return _walk(raw)[1]
+
+
+def _walk(raw: bytes) -> tuple[str | None, str | None]:
+    """The top-level field the bytes end in, and the one that is nested deepest."""
+    depth = deepest = 0
+    last = field = deep = None
+    for token in _TOKEN.findall(raw):
+        if token in b"{[":
+            depth += 1
+            if depth > deepest:
+                deepest, deep = depth, field
+        elif token in b"}]":
+            depth -= 1
+        elif token == b":" and depth == 1:
+            field = last
+        else:
+            last = token[1:-1].decode(errors="replace")
+    return field, deep

@@ -1,0 +1,85 @@
+"""What a body asked for and what a reply is made of, in no protocol's words."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from octavo.errors import CapacityError, StepFailed
+from octavo.types import (
+    Delta,
+    Event,
+    Finished,
+    Message,
+    PromptScored,
+    SamplingParams,
+    TokenLogprob,
+)
+
+Chat: TypeAlias = tuple[Message, ...]
+Prompt: TypeAlias = Chat | str | tuple[int, ...]
+Events: TypeAlias = AsyncIterator[tuple[int, Event]]  # (choice, event), choices interleaved
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One body. Every prompt is answered `n` times; choice k answers prompt k // n."""
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    params: SamplingParams
+    n: int = 1
+    priority: int = 0
+    stream: bool = False
+    include_usage: bool = False  # as a last chunk of the stream
+    echo: bool = False  # the prompt is said before the answer
+    silent: bool = False  # the answer is not said: only the echo was wanted
+    ignored: tuple[str, ...] = ()  # fields nobody knows: named in the reply
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What framing an answer takes beyond its events."""
+
+    call: Call
+    id: str
+    created: int  # seconds since the epoch
+    fingerprint: str
+    prompt_ids: tuple[tuple[int, ...], ...]
+    token_bytes: Callable[[int], bytes]
+
+    @property
+    def num_choices(self) -> int:
+        return self.call.n * len(self.prompt_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All events of one choice, folded."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...]
+    prompt_logprobs: tuple[TokenLogprob, ...]
+    end: Finished
+
+
+def fold(events: Iterable[Event]) -> Answer:
+    """Raises what `completed` raises."""
+    *before, end = events
+    assert isinstance(end, Finished)
+    deltas = [event for event in before if isinstance(event, Delta)]
+    scored = [event for event in before if isinstance(event, PromptScored)]
+    return Answer(
+        text="".join(delta.text for delta in deltas),
+        logprobs=tuple(token for delta in deltas for token in delta.logprobs),
+        prompt_logprobs=tuple(token for part in scored for token in part.logprobs),
+        end=completed(end),
+    )
+
+
+def completed(end: Finished) -> Finished:
+    """`end`, if it ended as the caller asked; else raises StepFailed or CapacityError."""
+    if end.reason == "error":
+        raise StepFailed(end.error or "the step this request was in failed")
+    if end.reason == "cancelled":
+        raise CapacityError("the server is stopping: ask again when it is back")
+    return end

@@ -1,0 +1,152 @@
+"""What OpenAI's two generating endpoints say alike: common fields, usage, errors, frames."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+from sse_starlette import ServerSentEvent
+
+from octavo.errors import BadRequest, OctavoError, QueueFull, UnknownName
+from octavo.server.calls import Reply
+from octavo.types import Finished, Json, SamplingParams
+
+DONE = ServerSentEvent("[DONE]", sep="\n")
+MAX_CHOICES = 128
+MAX_STOPS = 32
+MAX_STOP_LENGTH = 1000  # characters
+
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # asks us to leave out what we never send
+
+
+class Common(Struct, kw_only=True):
+    """Fields of both bodies. Absent and null mean the same."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: int | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    # Ours and vLLM's, beyond OpenAI's.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
+    prompt_logprobs: int | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
+    # Accepted because it changes no token.
+    user: str | None = None
+
+
+def sampling(body: Common, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    """The fields the two endpoints spell alike, and the two that they do not."""
+    top_k = None if body.top_k in (0, -1) else body.top_k  # both mean "all" to vLLM's clients
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "logprobs": logprobs,
+        "temperature": body.temperature,
+        # OpenAI takes 0 and means the likeliest token; so does any share it alone reaches.
+        "top_p": 1e-9 if body.top_p == 0 else body.top_p,
+        "presence_penalty": body.presence_penalty,
+        "frequency_penalty": body.frequency_penalty,
+        "repetition_penalty": body.repetition_penalty,
+        "min_p": body.min_p,
+        "top_k": top_k,
+        "logit_bias": body.logit_bias,
+        "seed": body.seed,
+        "stop": _stops(body.stop),
+        "stop_token_ids": tuple(body.stop_token_ids or ()),
+        "ignore_eos": body.ignore_eos,
+        "prompt_logprobs": body.prompt_logprobs,
+    }
+    return SamplingParams(**{name: value for name, value in given.items() if value is not None})
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > MAX_STOPS:
+        raise BadRequest(f"{len(stops)} stop strings are more than {MAX_STOPS}", "stop")
+    longest = max(map(len, stops), default=0)
+    if longest > MAX_STOP_LENGTH:
+        raise BadRequest(f"{longest} characters are more than {MAX_STOP_LENGTH}", "stop")
+    return stops
+
+
+def wants_usage(body: Common) -> bool:
+    if body.stream_options is None:
+        return False
+    if not body.stream:
+        raise BadRequest("it needs stream: true", "stream_options")
+    return bool(body.stream_options.include_usage)
+
+
+def refuse_streamed_scores(body: Common) -> None:
+    if body.stream and body.prompt_logprobs is not None:
+        raise BadRequest("a stream cannot carry it, ask with stream: false", "prompt_logprobs")
+
+
+def head(reply: Reply, kind: str) -> Json:
+    return {
+        "id": reply.id,
+        "object": kind,
+        "created": reply.created,
+        "model": reply.call.model,
+        "system_fingerprint": reply.fingerprint,
+    }
+
+
+def usage(reply: Reply, ends: Mapping[int, Finished]) -> Json:
+    """A prompt counts once, however many choices answer it."""
+    firsts = [ends[k].usage for k in range(0, reply.num_choices, reply.call.n)]
+    prompt = sum(first.prompt_tokens for first in firsts)
+    said = 0 if reply.call.silent else sum(end.usage.completion_tokens for end in ends.values())
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": said,
+        "total_tokens": prompt + said,
+        "prompt_tokens_details": {"cached_tokens": sum(first.cached_tokens for first in firsts)},
+    }
+
+
+def frame(data: Json) -> ServerSentEvent:
+    return ServerSentEvent(msgspec.json.encode(data).decode(), sep="\n")
+
+
+async def closed_with_done(
+    frames: AsyncIterator[ServerSentEvent],
+) -> AsyncIterator[ServerSentEvent]:
+    """`frames`, then the end mark; an error on the way becomes a frame, as every SDK expects."""
+    try:
+        async for one in frames:
+            yield one
+    except OctavoError as error:
+        yield frame(problem(error))
+    yield DONE
+
+
+def problem(error: OctavoError) -> Json:
+    """The error envelope."""
+    kind, code, param = "server_error", None, None
+    match error:
+        case UnknownName():
+            kind, code, param = "invalid_request_error", "model_not_found", "model"
+        case BadRequest(field=field):
+            kind, param = "invalid_request_error", field
+        case QueueFull():
+            kind, code = "rate_limit_error", "rate_limit_exceeded"
+        case _ if error.status < 500:
+            kind = "invalid_request_error"
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}

@@ -1,0 +1,217 @@
+"""POST /v1/chat/completions, in OpenAI's words.
+
+parse   their JSON  -> our Call, or a BadRequest that names the field
+chunks  our Events  -> their server-sent chunks
+whole   our Answers -> their single answer
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from sse_starlette import ServerSentEvent
+
+from octavo.errors import BadRequest
+from octavo.server.bodies import decode, refuse_unserved
+from octavo.server.calls import Answer, Call, Events, Reply, completed
+from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
+from octavo.server.protocols._openai import (
+    Common,
+    closed_with_done,
+    frame,
+    head,
+    problem,
+    refuse_streamed_scores,
+    sampling,
+    usage,
+    wants_usage,
+)
+from octavo.types import MAX_LOGPROBS, Delta, Finished, Json, Message, TokenLogprob
+
+__all__ = ["PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
+
+PATH = "/v1/chat/completions"
+PREFIX = "chatcmpl"  # of the ids of its replies
+
+
+class Part(Struct):
+    type: str
+    text: str | None = None
+
+
+class BodyMessage(Struct):
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+    refusal: str | None = None
+    audio: Any = None
+    annotations: list[Any] | None = None  # of an answer that is sent back: says nothing to a model
+
+
+class Body(Common, kw_only=True):
+    messages: Annotated[list[BodyMessage], Meta(min_length=1)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    # Accepted because they change no token.
+    metadata: dict[str, str] | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    # Not served: see NEUTRAL.
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    modalities: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    tool_choice: Any = None
+    tools: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "moderation": (),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+NEUTRAL_IN_MESSAGES: dict[str, tuple[Any, ...]] = {
+    "tool_calls": ([],),
+    "tool_call_id": (),
+    "function_call": (),
+    "refusal": ("",),
+    "audio": (),
+}
+
+
+def parse(raw: bytes) -> Call:
+    body, ignored = decode(raw, Body)
+    refuse_unserved(body, NEUTRAL)
+    refuse_streamed_scores(body)
+    params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
+    return Call(
+        model=body.model,
+        prompts=(tuple(_message(place, m) for place, m in enumerate(body.messages)),),
+        params=params,
+        n=body.n or 1,
+        priority=body.priority or 0,
+        stream=bool(body.stream),
+        include_usage=wants_usage(body),
+        ignored=ignored,
+    )
+
+
+def _max_tokens(body: Body) -> int | None:
+    old, new = body.max_tokens, body.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        raise BadRequest(f"{old} contradicts max_completion_tokens {new}, give one", "max_tokens")
+    return old if new is None else new
+
+
+def _logprobs(body: Body) -> int | None:
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise BadRequest(f"{body.top_logprobs} needs logprobs: true", "top_logprobs")
+    return None
+
+
+def _message(place: int, message: BodyMessage) -> Message:
+    where = f"messages[{place}]."
+    refuse_unserved(message, NEUTRAL_IN_MESSAGES, where)
+    if message.role in ("tool", "function"):
+        raise BadRequest(f"{message.role!r} is not served yet, leave it out", where + "role")
+    if message.content is None and message.role != "assistant":
+        raise BadRequest("null, give text", where + "content")
+    role = "system" if message.role == "developer" else message.role  # templates know no other
+    return Message(role, _text(message.content, where))
+
+
+def _text(content: str | list[Part] | None, where: str) -> str:
+    """Parts are joined by line ends, as vLLM and llama.cpp do."""
+    if not isinstance(content, list):
+        return content or ""
+    for place, part in enumerate(content):
+        if part.type != "text":
+            problem = f"a part of type {part.type[:40]!r} is not served, give text"
+            raise BadRequest(problem, f"{where}content[{place}].type")
+        if part.text is None:
+            raise BadRequest("it is required", f"{where}content[{place}].text")
+    return "\n".join(part.text or "" for part in content)
+
+
+def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
+    return closed_with_done(_chunks(reply, events))
+
+
+async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
+    common = head(reply, "chat.completion.chunk")
+    if reply.call.include_usage:
+        common["usage"] = None
+    for index in range(reply.num_choices):
+        yield frame(common | _delta(reply, index, {"role": "assistant", "content": ""}))
+    ends: dict[int, Finished] = {}
+    async for index, event in events:
+        match event:
+            case Delta(text=text, logprobs=logprobs) if text or logprobs:
+                yield frame(common | _delta(reply, index, {"content": text}, logprobs))
+            case Finished():
+                ends[index] = completed(event)
+                yield frame(common | _last_delta(reply, index, event))
+    if reply.call.include_usage:
+        last = {"choices": [], "usage": usage(reply, ends), "seed": ends[0].seed}
+        yield frame(common | last)
+
+
+def _delta(reply: Reply, index: int, delta: Json, logprobs: Sequence[TokenLogprob] = ()) -> Json:
+    spelled = chat_logprobs(logprobs, reply.token_bytes) if logprobs else None
+    choice = {"index": index, "delta": delta, "logprobs": spelled, "finish_reason": None}
+    return {"choices": [choice]}
+
+
+def _last_delta(reply: Reply, index: int, end: Finished) -> Json:
+    choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": end.reason}
+    return {"choices": [choice], "seed": end.seed}
+
+
+def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
+    body = head(reply, "chat.completion") | {
+        "choices": [_choice(reply, index, answer) for index, answer in enumerate(answers)],
+        "usage": usage(reply, {k: answer.end for k, answer in enumerate(answers)}),
+        "seed": answers[0].end.seed,
+    }
+    if reply.call.params.prompt_logprobs is not None:
+        scored = answers[0].prompt_logprobs
+        body["prompt_logprobs"] = prompt_logprobs(scored, reply.token_bytes)
+    return msgspec.json.encode(body)
+
+
+def _choice(reply: Reply, index: int, answer: Answer) -> Json:
+    asked = reply.call.params.logprobs is not None
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": answer.text, "refusal": None},
+        "logprobs": chat_logprobs(answer.logprobs, reply.token_bytes) if asked else None,
+        "finish_reason": answer.end.reason,
+        "seed": answer.end.seed,
+    }

@@ -1,0 +1,194 @@
+"""POST /v1/completions, in OpenAI's words: raw prompts, no chat template.
+
+parse   their JSON  -> our Call, or a BadRequest that names the field
+chunks  our Events  -> their server-sent chunks
+whole   our Answers -> their single answer
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta
+from sse_starlette import ServerSentEvent
+
+from octavo.errors import BadRequest
+from octavo.server.bodies import decode, refuse_unserved
+from octavo.server.calls import Answer, Call, Events, Prompt, Reply, completed
+from octavo.server.protocols._logprobs import LegacyLogprobs, joined, prompt_logprobs
+from octavo.server.protocols._openai import (
+    MAX_CHOICES,
+    Common,
+    closed_with_done,
+    frame,
+    head,
+    problem,
+    refuse_streamed_scores,
+    sampling,
+    usage,
+    wants_usage,
+)
+from octavo.types import (
+    MAX_LOGPROBS,
+    Delta,
+    Event,
+    Finished,
+    Json,
+    PromptScored,
+    SamplingParams,
+)
+
+__all__ = ["PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
+
+PATH = "/v1/completions"
+PREFIX = "cmpl"  # of the ids of its replies
+KIND = "text_completion"
+DEFAULT_MAX_TOKENS = 16  # OpenAI's, on this endpoint only
+
+Id: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class Body(Common, kw_only=True):
+    prompt: str | list[str | Id | list[Id]] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    # Not served: see NEUTRAL.
+    best_of: int | None = None
+    suffix: str | None = None
+
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
+
+
+def parse(raw: bytes) -> Call:
+    body, ignored = decode(raw, Body)
+    refuse_unserved(body, NEUTRAL | {"best_of": (body.n or 1,)})
+    refuse_streamed_scores(body)
+    prompts, n = _prompts(body.prompt), body.n or 1
+    if n * len(prompts) > MAX_CHOICES:
+        raise BadRequest(f"{len(prompts)} times n {n} is more than {MAX_CHOICES}", "prompt")
+    silent = body.max_tokens == 0 and bool(body.echo)
+    return Call(
+        model=body.model,
+        prompts=prompts,
+        params=_params(body, max_tokens=1 if silent else body.max_tokens),
+        n=n,
+        priority=body.priority or 0,
+        stream=bool(body.stream),
+        include_usage=wants_usage(body),
+        echo=bool(body.echo),
+        silent=silent,
+        ignored=ignored,
+    )
+
+
+def _params(body: Body, max_tokens: int | None) -> SamplingParams:
+    limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
+    params = sampling(body, max_tokens=limit, logprobs=body.logprobs)
+    if not body.echo or body.logprobs is None:
+        return params
+    if body.prompt_logprobs is not None:
+        raise BadRequest("echo and logprobs say it already, leave it out", "prompt_logprobs")
+    return replace(params, prompt_logprobs=body.logprobs)
+
+
+def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[Prompt, ...]:
+    """A text, token ids, or several of either; null is the empty text."""
+    if prompt is None or isinstance(prompt, str):
+        return (prompt or "",)
+    if not prompt or [] in prompt:
+        raise BadRequest("a list is empty, give at least one token", "prompt")
+    if len({type(part) for part in prompt}) > 1:
+        raise BadRequest("it mixes texts and token ids, give one kind", "prompt")
+    if ids := tuple(part for part in prompt if isinstance(part, int)):
+        return (ids,)
+    return tuple(tuple(part) if isinstance(part, list) else str(part) for part in prompt)
+
+
+def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
+    return closed_with_done(_chunks(reply, events))
+
+
+async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
+    common = head(reply, KIND) | ({"usage": None} if reply.call.include_usage else {})
+    scribes = [LegacyLogprobs(reply.token_bytes) for _ in range(reply.num_choices)]
+    ends: dict[int, Finished] = {}
+    async for index, event in _prompts_first(events):
+        if spoken := _spoken(reply, index, event, scribes[index]):
+            yield frame(common | {"choices": [_choice(index, *spoken)]})
+        if isinstance(event, Finished):
+            ends[index] = completed(event)
+            last = _choice(index, "", None, finish_reason=_reason(reply, event))
+            yield frame(common | {"choices": [last], "seed": event.seed})
+    if reply.call.include_usage:
+        yield frame(common | {"choices": [], "usage": usage(reply, ends), "seed": ends[0].seed})
+
+
+async def _prompts_first(events: Events) -> Events:
+    """Every choice begins with its prompt, also where nobody asked for scores."""
+    begun: set[int] = set()
+    async for index, event in events:
+        if index not in begun and not isinstance(event, PromptScored):
+            yield index, PromptScored(())
+        begun.add(index)
+        yield index, event
+
+
+def _spoken(
+    reply: Reply, index: int, event: Event, scribe: LegacyLogprobs
+) -> tuple[str, Json | None] | None:
+    """The text and logprobs that an event adds to its choice, if any."""
+    asked = reply.call.params.logprobs is not None
+    match event:
+        case PromptScored(logprobs=scored) if reply.call.echo:
+            ids = reply.prompt_ids[index // reply.call.n]
+            return _echo(reply, index), scribe.prompt(ids, scored) if asked else None
+        case Delta(text=text, logprobs=logprobs) if (text or logprobs) and not reply.call.silent:
+            return text, scribe.part(logprobs) if asked else None
+    return None
+
+
+def _echo(reply: Reply, index: int) -> str:
+    place = index // reply.call.n
+    prompt = reply.call.prompts[place]
+    if isinstance(prompt, str):
+        return prompt
+    return b"".join(map(reply.token_bytes, reply.prompt_ids[place])).decode(errors="replace")
+
+
+def _choice(index: int, text: str, logprobs: Json | None, **more: Any) -> Json:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None} | more
+
+
+def _reason(reply: Reply, end: Finished) -> str:
+    return "length" if reply.call.silent else end.reason
+
+
+def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
+    body = head(reply, KIND) | {
+        "choices": [_whole_choice(reply, index, answer) for index, answer in enumerate(answers)],
+        "usage": usage(reply, {k: answer.end for k, answer in enumerate(answers)}),
+        "seed": answers[0].end.seed,
+    }
+    return msgspec.json.encode(body)
+
+
+def _whole_choice(reply: Reply, index: int, answer: Answer) -> Json:
+    scribe = LegacyLogprobs(reply.token_bytes)
+    events = (PromptScored(answer.prompt_logprobs), Delta(answer.text, (), answer.logprobs))
+    spoken = [part for event in events if (part := _spoken(reply, index, event, scribe))]
+    logprobs = [part for _, part in spoken if part is not None]
+    more: Json = {"finish_reason": _reason(reply, answer.end), "seed": answer.end.seed}
+    if _has_own_scores(reply.call):
+        more["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, reply.token_bytes)
+    text = "".join(text for text, _ in spoken)
+    return _choice(index, text, reduce(joined, logprobs) if logprobs else None, **more)
+
+
+def _has_own_scores(call: Call) -> bool:
+    """An echo with logprobs holds the scores of the prompt in its own lists."""
+    return call.params.prompt_logprobs is not None and not (
+        call.echo and call.params.logprobs is not None
+    )
