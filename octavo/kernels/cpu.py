@@ -46,6 +46,10 @@ def weight(raw: RawTensor) -> Weight:
     return packed
 
 
+def weight_bytes(weight: Weight) -> int:
+    return weight.nbytes if isinstance(weight, np.ndarray) else weight.bytes
+
+
 def num_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -93,7 +93,13 @@ class Program(Protocol):
 class Home(Protocol):
     """A module of this folder that computes."""
 
+    PAGE_DTYPE: str  # of the numbers in KV pages
+    INSTRUCTION_SET: str  # of the machine; another one may give other bits
+
     def weight(self, raw: RawTensor) -> Weight:
         """The tensor in this home's own form; called once per tensor, at load."""
+
+    def weight_bytes(self, weight: Weight) -> int:
+        """The memory it takes."""
 
     def compile(self, model: Model, pools: Sequence[PagePool], limits: Limits) -> Program: ...

@@ -12,12 +12,19 @@ from octavo.kvcache.pool import PagePool
 from octavo.registry import entry
 from octavo.types import PAGE_SIZE, Batch, Ints, RawTensor, Tensor
 
+PAGE_DTYPE = "float32"
+INSTRUCTION_SET = "numpy"
+
 
 def weight(raw: RawTensor) -> Tensor:
     """float32, in the tensor's own shape."""
     packed = raw.data if raw.rows is None else raw.data[raw.rows]
     values: Tensor = entry("octavo.quant", raw.format).dequantize(packed)
     return values.reshape(raw.shape)
+
+
+def weight_bytes(weight: Tensor) -> int:
+    return weight.nbytes
 
 
 def compile(model: Model, pools: Sequence[PagePool], limits: Limits) -> "Program":
