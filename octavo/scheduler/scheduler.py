@@ -1,0 +1,229 @@
+"""Which tokens the next step computes, and who gives way when pages run out.
+
+Pure Python: no tensors, no clock, no I/O. One step is planned, run by the engine and committed
+before the next is planned:
+
+    add ──▶ waiting ──plan──▶ running ──finish──▶ gone
+               ▲                 │
+               └──── preempt ────┘     pages given back, tokens kept, computed again later
+
+Both queues stand in order of (priority, arrival): the first is served first, the last of the
+running gives way first.
+"""
+
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from operator import attrgetter
+from typing import TypeAlias
+
+from octavo.errors import BadRequest, OutOfPages, QueueFull
+from octavo.kvcache.tables import PageTables
+from octavo.scheduler.sequence import Sequence
+from octavo.types import Request
+
+_Order: TypeAlias = tuple[float, float]  # priority, arrival
+_order = attrgetter("order")
+_last: _Order = (inf, inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The tokens [start, end) of a sequence."""
+
+    sequence: Sequence
+    start: int
+    end: int
+    samples: bool  # its last token is the sequence's last: a next one can be chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    chunks: tuple[Chunk, ...]
+    preempted: tuple[Sequence, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(chunk.end - chunk.start for chunk in self.chunks)
+
+
+class Scheduler:
+    """`step_tokens` is at most the `max_chunk` that `tables` was made for, and at least
+    `max_running`."""
+
+    def __init__(
+        self, tables: PageTables, *, max_running: int, max_waiting: int, step_tokens: int
+    ) -> None:
+        assert max_running <= step_tokens <= tables.max_chunk
+        self.tables = tables
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._step_tokens = step_tokens
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self._live: dict[str, Sequence] = {}
+        self._arrivals = 0
+        self.num_preempted = 0  # over all time
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._live)
+
+    @property
+    def sequences(self) -> Iterator[Sequence]:
+        """All that wait or run, in order of arrival."""
+        return iter(tuple(self._live.values()))
+
+    def add(self, request: Request, seed: int, salt: bytes = b"") -> Sequence:
+        """Queues the request; the order of calls is the order of arrival. Cached prefixes are
+        shared only under the same salt. Raises BadRequest or QueueFull."""
+        self._check(request)
+        if len(self._waiting) >= self._max_waiting:
+            raise QueueFull(len(self._waiting), self._max_waiting)
+        sequence = Sequence(request, seed, self._arrivals, self.tables.open(salt))
+        self._arrivals += 1
+        self._live[request.id] = sequence
+        insort(self._waiting, sequence, key=_order)
+        return sequence
+
+    def _check(self, request: Request) -> None:
+        if request.id in self._live:
+            raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
+        if not request.prompt_ids:
+            raise BadRequest("it is empty, give at least one token", "prompt_ids")
+        num_tokens, limit = len(request.prompt_ids), self.tables.max_tokens
+        if num_tokens >= limit:
+            raise BadRequest(
+                f"{num_tokens} tokens and one to answer exceed the {limit} that the KV pages "
+                "hold: shorten the prompt or allow more memory",
+                "prompt_ids",
+            )
+
+    def plan(self) -> Step:
+        """What to compute next: the next token of all that are decoding, then prompts, in order,
+        as far as step_tokens go. Empty only when there is no work."""
+        plan = _Plan(self._step_tokens)
+        for sequence in [s for s in self._running if s.num_left == 1]:
+            self._serve(sequence, plan)
+        for sequence in [s for s in self._running if s.num_left > 1]:
+            self._admit(plan, before=sequence.order)
+            self._serve(sequence, plan)
+        self._admit(plan)
+        return plan.step()
+
+    def _serve(self, sequence: Sequence, plan: "_Plan") -> None:
+        """The next chunk of a running sequence; others, or in the end itself, give way to it."""
+        if sequence in plan.preempted or not plan.tokens_left:
+            return
+        end = min(sequence.num_computed + plan.tokens_left, len(sequence.tokens))
+        while True:
+            try:
+                self.tables.extend(sequence.table, end)
+            except OutOfPages:
+                last = self._running[-1]
+                self._preempt(last)
+                plan.drop(last)
+                if last is sequence:
+                    return
+            else:
+                plan.serve(sequence, end)
+                return
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self.tables.release(sequence.table)
+        sequence.num_computed = 0
+        sequence.num_preempted += 1
+        self.num_preempted += 1
+        insort(self._waiting, sequence, key=_order)
+
+    def _admit(self, plan: "_Plan", before: _Order = _last) -> None:
+        """Waiting sequences, first come first served: one that must wait lets nobody pass, and
+        those that have just given way must wait."""
+        while self._waiting and plan.tokens_left and not plan.preempted:
+            sequence = self._waiting[0]
+            if sequence.order > before or len(self._running) >= self._max_running:
+                return
+            if not self._begin(sequence):
+                return
+            del self._waiting[0]
+            insort(self._running, sequence, key=_order)
+            self._serve(sequence, plan)
+
+    def _begin(self, sequence: Sequence) -> bool:
+        """Needs room for all tokens and the one to come, beside a page for each of the running to
+        grow: it shall not be preempted as soon as it begins."""
+        tables = self.tables
+        searches = not sequence.wants_prompt_logits
+        prefix = tables.find(sequence.table, sequence.tokens) if searches else tables.nothing()
+        if not tables.fits(prefix, len(sequence.tokens) + 1, spare=len(self._running)):
+            return False
+        tables.hold(sequence.table, prefix)
+        sequence.num_computed = prefix.num_tokens
+        if not sequence.num_preempted:
+            sequence.cached_tokens = prefix.num_tokens
+        return True
+
+    def commit(self, step: Step) -> None:
+        """The step has run: what it computed may be shared, what no query sees again is given
+        back. Sequences that finished meanwhile are passed over."""
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            if self._live.get(sequence.id) is sequence:
+                sequence.num_computed = chunk.end
+                self.tables.computed(sequence.table, sequence.tokens, chunk.end)
+
+    def append(self, sequence: Sequence, token_id: int) -> None:
+        """The token chosen after a chunk that samples; `is_full` may hold from now on."""
+        assert sequence.num_left == 0, f"{sequence} has no logits to choose a token from"
+        assert not self.is_full(sequence), f"{sequence} should have finished"
+        sequence.tokens.append(token_id)
+        sequence.output_ids.append(token_id)
+
+    def is_full(self, sequence: Sequence) -> bool:
+        """No further token could be computed: finish it."""
+        return len(sequence.tokens) >= self.tables.max_tokens
+
+    def finish(self, sequence: Sequence) -> None:
+        """At any time between two steps, or while one runs; its full pages stay findable."""
+        del self._live[sequence.id]
+        queue = self._running if sequence in self._running else self._waiting
+        queue.remove(sequence)
+        self.tables.release(sequence.table)
+
+    def cancel(self, id: str) -> Sequence | None:
+        """Finishes the sequence, if there is one that waits or runs."""
+        if (sequence := self._live.get(id)) is not None:
+            self.finish(sequence)
+        return sequence
+
+
+class _Plan:
+    """A step in the making."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.tokens_left = num_tokens
+        self.preempted: list[Sequence] = []
+        self._chunks: dict[Sequence, Chunk] = {}
+
+    def serve(self, sequence: Sequence, end: int) -> None:
+        start = sequence.num_computed
+        self._chunks[sequence] = Chunk(sequence, start, end, end == len(sequence.tokens))
+        self.tokens_left -= end - start
+
+    def drop(self, sequence: Sequence) -> None:
+        self.preempted.append(sequence)
+        if (chunk := self._chunks.pop(sequence, None)) is not None:
+            self.tokens_left += chunk.end - chunk.start
+
+    def step(self) -> Step:
+        return Step(tuple(self._chunks.values()), tuple(self.preempted))
