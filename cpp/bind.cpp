@@ -202,9 +202,10 @@ void run(RunningProgram& self, Ints token_ids, Ints positions, Ints starts,
     for (size_t g = 0; g < tables.size(); ++g) {
         require(tables[g].shape(0) == sequences, "tables: not one row a sequence");
         for (size_t s = 0; s < sequences; ++s) {
+            int first = positions.data()[starts.data()[s]] - self.groups[g].window + 1;
             size_t pages = positions.data()[starts.data()[s + 1] - 1] / PAGE + 1;
             require(pages <= tables[g].shape(1), "tables: too short for the positions");
-            for (size_t p = 0; p < pages; ++p) {
+            for (size_t p = std::max(0, first) / PAGE; p < pages; ++p) {
                 int32_t page = tables[g].data()[s * tables[g].shape(1) + p];
                 require(page >= 0 && page < self.groups[g].num_pages, "tables: a page that is not there");
             }

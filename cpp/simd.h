@@ -140,8 +140,10 @@ inline f32x8 load_as_float(const int8_t* x) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x)))};
 }
 
-// The compiler must believe that x is used and may have changed: for measuring.
-inline void keep(i16x16& x) { asm volatile("" : "+x"(x.v)); }
+// The compiler must believe that x is used here and may have changed. GCC would otherwise form all
+// products of a tile first and add them as a tree, through memory; see docs/log.md.
+template <typename V>
+inline void settle(V& x) { asm volatile("" : "+x"(x.v)); }
 
 inline void prefetch(const void* x) { _mm_prefetch((const char*)x, _MM_HINT_T0); }
 
@@ -358,7 +360,8 @@ inline f32x8 load_as_float(const int8_t* x) {
     return lanes<f32x8>([&](int i) { return (float)x[i]; });
 }
 
-inline void keep(i16x16& x) { asm volatile("" : "+m"(x.v)); }
+template <typename V>
+inline void settle(V&) {}
 
 inline void prefetch(const void*) {}
 

@@ -67,6 +67,7 @@ inline void dot(const uint8_t* codes, const int8_t* subs, const int8_t* values, 
                 for (int t = 0; t < T; ++t) {
                     i16x16 product = multiply_pairs(w, broadcast_four(values + 32 * t + 4 * I));
                     pairs[t] = inner == 0 ? product : pairs[t] + product;
+                    if (T > 1) settle(pairs[t]);
                 }
             }
         });
@@ -74,6 +75,7 @@ inline void dot(const uint8_t* codes, const int8_t* subs, const int8_t* values, 
         for (int t = 0; t < T; ++t) {
             i32x8 part = multiply_pairs(pairs[t], scales[GROUP_OF_STEP]);
             totals[t] = step == 0 ? part : totals[t] + part;
+            if (T > 1 && STEP <= 2) settle(totals[t]);
         }
     });
 }

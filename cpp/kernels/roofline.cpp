@@ -25,7 +25,7 @@ int multiply_bytes(size_t rounds) {
         for (int repeat = 0; repeat < 4; ++repeat)
             for (auto& sum : sums) {
                 sum = sum + multiply_pairs(w, x);
-                keep(sum);
+                settle(sum);
             }
     for (int j = 1; j < 8; ++j) sums[0] = sums[0] + sums[j];
     int32_t out[8];
