@@ -68,12 +68,9 @@ class PageTables:
         ]
         self._prefix_cache = prefix_cache
         self.max_chunk = max_chunk
+        # the longest sequence that fits when it is alone
+        self.max_tokens = min(group.max_tokens for group in self._groups)
         self.found_tokens = 0  # that need not be computed, over all time
-
-    @property
-    def max_tokens(self) -> int:
-        """The longest sequence that fits when it is alone."""
-        return min(group.max_tokens for group in self._groups)
 
     def counts(self) -> tuple[PageCounts, ...]:
         return tuple(

@@ -110,7 +110,8 @@ class Scheduler:
 
     def plan(self) -> Step:
         """What to compute next: the next token of all that are decoding, then prompts, in order,
-        as far as step_tokens go. Empty only when there is no work."""
+        as far as step_tokens go. Empty only when there is no work. Every sequence that could be
+        sampled in the last step was given its token, or finished."""
         plan = _Plan(self._step_tokens)
         for sequence in [s for s in self._running if s.num_left == 1]:
             self._serve(sequence, plan)
@@ -194,7 +195,8 @@ class Scheduler:
         return len(sequence.tokens) >= self.tables.max_tokens
 
     def finish(self, sequence: Sequence) -> None:
-        """At any time between two steps, or while one runs; its full pages stay findable."""
+        """Between two steps or while one runs, not between plan and run: the pages are gone, the
+        full ones stay findable."""
         del self._live[sequence.id]
         queue = self._running if sequence in self._running else self._waiting
         queue.remove(sequence)
