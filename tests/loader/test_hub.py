@@ -175,9 +175,8 @@ def test_a_folder_that_may_not_be_written_is_named(shelf, tmp_path, monkeypatch)
 
 def fetching(name=NAME):
     code = f"from octavo.loader import hub; print(hub.resolve({name!r}))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
 
 
 def test_processes_that_fetch_at_once_share_one_download(shelf, home):
@@ -252,7 +251,7 @@ def test_what_a_killed_fetch_leaves_is_gone_after_the_next_even_if_that_fails(in
     process = fetching()
     assert index.half_sent.wait(60)
     wait_for(lambda: partial_files(home))
-    process.send_signal(how)
+    os.killpg(process.pid, how)  # and pip with it, as a terminal or a container's end does
     process.communicate(timeout=60)
     assert hub.local(NAME) is None
     index.hang_up.set()
