@@ -1,8 +1,8 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from octavo.errors import CapacityError, StepFailed
 from octavo.types import (
@@ -15,7 +15,12 @@ from octavo.types import (
     TokenLogprob,
 )
 
-Chat: TypeAlias = tuple[Message, ...]
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    messages: tuple[Message, ...]
+
+
 Prompt: TypeAlias = Chat | str | tuple[int, ...]
 Events: TypeAlias = AsyncIterator[tuple[int, Event]]  # (choice, event), choices interleaved
 
@@ -36,6 +41,16 @@ class Call:
     ignored: tuple[str, ...] = ()  # fields nobody knows: named in the reply
 
 
+class Tokenizer(Protocol):
+    """What the server asks of a tokenizer."""
+
+    vocab_size: int
+
+    def prompt_ids(self, text: str) -> Sequence[int]: ...
+    def chat_ids(self, messages: Sequence[Message]) -> Sequence[int]: ...
+    def token_bytes(self, token_id: int, *, special: bool = False) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What framing an answer takes beyond its events."""
@@ -45,7 +60,7 @@ class Reply:
     created: int  # seconds since the epoch
     fingerprint: str
     prompt_ids: tuple[tuple[int, ...], ...]
-    token_bytes: Callable[[int], bytes]
+    tokenizer: Tokenizer
 
     @property
     def num_choices(self) -> int:

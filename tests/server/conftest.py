@@ -2,10 +2,14 @@
 
 import asyncio
 import codecs
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 
 from octavo.errors import BadRequest, QueueFull
+from octavo.server.process import Server, listen
 from octavo.types import Delta, Finished, PromptScored, TokenLogprob, Usage
 
 
@@ -13,8 +17,10 @@ class ByteTokenizer:
     vocab_size = 257
     bos_id = 256
 
-    def token_bytes(self, token_id):
-        return b"" if token_id == self.bos_id else bytes([token_id])
+    def token_bytes(self, token_id, *, special=False):
+        if token_id == self.bos_id:
+            return b"<bos>" if special else b""
+        return bytes([token_id])
 
     def prompt_ids(self, text):
         return list(text.encode())
@@ -35,13 +41,13 @@ class EchoEngine:
         self.pace = pace  # seconds a token
         self.running = {}
         self.requests = []
-        self.stopping = asyncio.Event()
+        self.stopping = False
 
     async def start(self):
-        self.stopping.clear()
+        self.stopping = False
 
     async def stop(self):
-        self.stopping.set()
+        self.stopping = True
 
     def submit(self, request):
         if not request.prompt_ids:
@@ -57,28 +63,27 @@ class EchoEngine:
         if params.prompt_logprobs is not None:
             yield PromptScored(tuple(scored(t, params.prompt_logprobs) for t in prompt[1:]))
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        said, reason, stop = 0, "stop", None
-        for token in prompt[: params.max_tokens]:
+        heard = prompt[: params.max_tokens]
+        reason, stop = ("length" if len(heard) < len(prompt) else "stop"), None
+        for said, token in enumerate(heard):
             await asyncio.sleep(self.pace)
-            if self.stopping.is_set():
-                reason = "cancelled"
-                break
-            if token == ord("!"):
-                raise RuntimeError("a bug in the engine")
-            said += 1
             text = decoder.decode(bytes([token]))
-            if text in params.stop:
-                stop, text = text, ""
+            reason, stop = self.ending(text, params.stop) or (reason, None)
+            if stop is not None or reason in ("error", "cancelled"):
+                heard = heard[:said]
+                break
             logprobs = () if params.logprobs is None else (scored(token, params.logprobs),)
             yield Delta(text, (token,), logprobs)
-            if stop:
-                break
-        if not stop and reason == "stop" and said < len(prompt):
-            reason = "length"
-        if bytes(prompt) == b"fail":
-            yield Finished("error", Usage(4, said, 0), params.seed, error="the step failed")
-        else:
-            yield Finished(reason, Usage(len(prompt), said, 1), params.seed, stop)
+        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop)
+
+    def ending(self, text, stops):
+        if text == "!":
+            raise RuntimeError("a bug in the engine")
+        if self.stopping:
+            return "cancelled", None
+        if text == "?":
+            return "error", None
+        return ("stop", text) if text in stops else None
 
 
 class EchoStream:
@@ -103,6 +108,43 @@ def scored(token, top):
     return TokenLogprob(token, -0.5, rivals)
 
 
+@contextmanager
+def serving(engine, **options):
+    """(a real server in a thread, its base URL); stopped in good order at the end."""
+    server, listener = Server(engine, **options), listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.005)
+        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return ByteTokenizer()
+
+
 @pytest.fixture
-def engine():
-    return EchoEngine()
+def serve():
+    """serve(pace, **options of Server) -> context of (server, base URL)"""
+    return lambda pace, **options: serving(EchoEngine(pace), **options)
+
+
+@pytest.fixture(scope="session")
+def echo():
+    """(engine, base URL)"""
+    engine = EchoEngine()
+    with serving(engine) as (_, url):
+        yield engine, url
+
+
+@pytest.fixture(scope="session")
+def slow():
+    engine = EchoEngine(pace=0.01)
+    with serving(engine) as (_, url):
+        yield engine, url

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,17 @@ EVENTS = [
     PromptScored((scored(ord("i"), ord("o")),)),
     Delta("He", (72, 101), (scored(72, 74), scored(101, 97))),
     *(Delta("", (byte,), (scored(byte, 0xFF),)) for byte in COFFEE[:2]),
-    Delta("☕", (COFFEE[2],), (scored(COFFEE[2], 33),)),
+    Delta("☕", (COFFEE[2],), (scored(COFFEE[2], 256),)),
     END,
 ]
 PLAIN = [Delta("Hel", (1, 2, 3)), Delta("", (4,)), Delta("lo ☕", (5,)), END]
+
+
+class Bytes:
+    """A byte is a token, and 256 is the control token that ends a turn."""
+
+    def token_bytes(self, token_id, *, special=False):
+        return bytes([token_id]) if token_id < 256 else b"<end>" * special
 
 
 def parse(protocol, **fields):
@@ -45,7 +53,7 @@ def reply_to(protocol, **fields):
     call = parse(protocol, **fields)
     ids = tuple((72, 105) for _ in call.prompts)
     name = f"{protocol.PREFIX}-1"
-    return Reply(call, name, 1, "fp_1", ids, lambda token_id: bytes([token_id]))
+    return Reply(call, name, 1, "fp_1", ids, Bytes())
 
 
 def stream(protocol, reply, *choices):
@@ -309,7 +317,7 @@ def test_messages_in_every_spelling():
     past = {"role": "assistant", "content": None, "refusal": None, "tool_calls": None}
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]
     (prompt,) = parse(openai_chat, messages=[*messages, past]).prompts
-    said = [(message.role, message.content) for message in prompt]
+    said = [(message.role, message.content) for message in prompt.messages]
     assert said == [("system", "be brief"), ("user", "a\nb"), ("assistant", "")]
 
 
@@ -405,7 +413,5 @@ json_values = st.recursive(
 @given(data=st.data(), value=json_values)
 def test_any_value_in_any_field_is_taken_or_refused(protocol, data, value):
     field = data.draw(st.sampled_from(protocol.Body.__struct_fields__))
-    try:
+    with suppress(BadRequest):
         parse(protocol, **{field: value})
-    except BadRequest as refusal:
-        assert str(refusal)

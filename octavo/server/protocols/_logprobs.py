@@ -4,18 +4,17 @@ A token whose bytes are no whole text is spelled out ("\\xf0\\x9f"), so that two
 """
 
 import codecs
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from octavo.server.calls import Tokenizer
 from octavo.types import Json, TokenLogprob
-
-TokenBytes = Callable[[int], bytes]
 
 LOWEST = -9999.0  # stands for minus infinity, which JSON has no word for
 
 
-def chat_logprobs(tokens: Iterable[TokenLogprob], token_bytes: TokenBytes) -> Json:
+def chat_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Json:
     def one(token_id: int, logprob: float) -> Json:
-        raw = token_bytes(token_id)
+        raw = tokenizer.token_bytes(token_id, special=True)
         return {"token": _spelled(raw), "logprob": max(logprob, LOWEST), "bytes": list(raw)}
 
     content = [
@@ -29,8 +28,8 @@ def chat_logprobs(tokens: Iterable[TokenLogprob], token_bytes: TokenBytes) -> Js
 class LegacyLogprobs:
     """Logprobs of /v1/completions: parallel lists. Keeps the text offset from part to part."""
 
-    def __init__(self, token_bytes: TokenBytes) -> None:
-        self.token_bytes = token_bytes
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.offset = 0  # characters said so far
 
@@ -49,7 +48,7 @@ class LegacyLogprobs:
         return joined(first, self.part(scored))
 
     def _name(self, token_id: int) -> str:
-        raw = self.token_bytes(token_id)
+        raw = self.tokenizer.token_bytes(token_id, special=True)
         spelled = _spelled(raw)
         return spelled if _is_text(raw) else f"bytes:{spelled}"
 
@@ -60,7 +59,7 @@ class LegacyLogprobs:
 
     def _pass(self, token_id: int) -> int:
         start = self.offset
-        self.offset += len(self.decoder.decode(self.token_bytes(token_id)))
+        self.offset += len(self.decoder.decode(self.tokenizer.token_bytes(token_id)))
         return start
 
 
@@ -68,11 +67,11 @@ def joined(left: Json, right: Json) -> Json:
     return {name: left[name] + right[name] for name in left}
 
 
-def prompt_logprobs(scored: Iterable[TokenLogprob], token_bytes: TokenBytes) -> list[Json | None]:
+def prompt_logprobs(scored: Iterable[TokenLogprob], tokenizer: Tokenizer) -> list[Json | None]:
     """vLLM's shape: for each prompt token the candidates by id, null for the first."""
 
     def one(token_id: int, logprob: float, rank: int | None) -> Json:
-        spelled = _spelled(token_bytes(token_id))
+        spelled = _spelled(tokenizer.token_bytes(token_id, special=True))
         return {"logprob": max(logprob, LOWEST), "rank": rank, "decoded_token": spelled}
 
     def candidates(token: TokenLogprob) -> Json:

@@ -14,7 +14,7 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest
 from octavo.server.bodies import decode, refuse_unserved
-from octavo.server.calls import Answer, Call, Events, Reply, completed
+from octavo.server.calls import Answer, Call, Chat, Events, Reply, completed
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
@@ -111,7 +111,7 @@ def parse(raw: bytes) -> Call:
     params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
     return Call(
         model=body.model,
-        prompts=(tuple(_message(place, m) for place, m in enumerate(body.messages)),),
+        prompts=(Chat(tuple(_message(place, m) for place, m in enumerate(body.messages))),),
         params=params,
         n=body.n or 1,
         priority=body.priority or 0,
@@ -184,7 +184,7 @@ async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent
 
 
 def _delta(reply: Reply, index: int, delta: Json, logprobs: Sequence[TokenLogprob] = ()) -> Json:
-    spelled = chat_logprobs(logprobs, reply.token_bytes) if logprobs else None
+    spelled = chat_logprobs(logprobs, reply.tokenizer) if logprobs else None
     choice = {"index": index, "delta": delta, "logprobs": spelled, "finish_reason": None}
     return {"choices": [choice]}
 
@@ -202,7 +202,7 @@ def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
     }
     if reply.call.params.prompt_logprobs is not None:
         scored = answers[0].prompt_logprobs
-        body["prompt_logprobs"] = prompt_logprobs(scored, reply.token_bytes)
+        body["prompt_logprobs"] = prompt_logprobs(scored, reply.tokenizer)
     return msgspec.json.encode(body)
 
 
@@ -211,7 +211,7 @@ def _choice(reply: Reply, index: int, answer: Answer) -> Json:
     return {
         "index": index,
         "message": {"role": "assistant", "content": answer.text, "refusal": None},
-        "logprobs": chat_logprobs(answer.logprobs, reply.token_bytes) if asked else None,
+        "logprobs": chat_logprobs(answer.logprobs, reply.tokenizer) if asked else None,
         "finish_reason": answer.end.reason,
         "seed": answer.end.seed,
     }

@@ -113,7 +113,7 @@ def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
 
 async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
     common = head(reply, KIND) | ({"usage": None} if reply.call.include_usage else {})
-    scribes = [LegacyLogprobs(reply.token_bytes) for _ in range(reply.num_choices)]
+    scribes = [LegacyLogprobs(reply.tokenizer) for _ in range(reply.num_choices)]
     ends: dict[int, Finished] = {}
     async for index, event in _prompts_first(events):
         if spoken := _spoken(reply, index, event, scribes[index]):
@@ -155,7 +155,8 @@ def _echo(reply: Reply, index: int) -> str:
     prompt = reply.call.prompts[place]
     if isinstance(prompt, str):
         return prompt
-    return b"".join(map(reply.token_bytes, reply.prompt_ids[place])).decode(errors="replace")
+    raw = b"".join(map(reply.tokenizer.token_bytes, reply.prompt_ids[place]))
+    return raw.decode(errors="replace")
 
 
 def _choice(index: int, text: str, logprobs: Json | None, **more: Any) -> Json:
@@ -176,13 +177,13 @@ def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
 
 
 def _whole_choice(reply: Reply, index: int, answer: Answer) -> Json:
-    scribe = LegacyLogprobs(reply.token_bytes)
+    scribe = LegacyLogprobs(reply.tokenizer)
     events = (PromptScored(answer.prompt_logprobs), Delta(answer.text, (), answer.logprobs))
     spoken = [part for event in events if (part := _spoken(reply, index, event, scribe))]
     logprobs = [part for _, part in spoken if part is not None]
     more: Json = {"finish_reason": _reason(reply, answer.end), "seed": answer.end.seed}
     if _has_own_scores(reply.call):
-        more["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, reply.token_bytes)
+        more["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, reply.tokenizer)
     text = "".join(text for text, _ in spoken)
     return _choice(index, text, reduce(joined, logprobs) if logprobs else None, **more)
 

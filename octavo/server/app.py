@@ -1,0 +1,91 @@
+"""The HTTP server: an app made of whatever protocols/ holds, and the process around it."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import cast
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from octavo.errors import UnknownName
+from octavo.registry import entry, names
+from octavo.server.endpoint import Dialect, Endpoint, refusal
+from octavo.server.protocols.openai_chat import problem
+from octavo.server.running import Engine
+from octavo.types import Json
+
+PROTOCOLS = "octavo.server.protocols"
+
+
+def create_app(engine: Engine) -> Starlette:
+    """The engine starts and stops with the app."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
+    posts = [Route(d.PATH, Endpoint(d, engine).answer, methods=["POST"]) for d in dialects]
+    card = _card(engine)
+    app = Starlette(
+        routes=[
+            *posts,
+            Route("/v1/models", partial(_models, card)),
+            Route("/v1/models/{id:path}", partial(_model, card)),
+            Route("/health", _health),
+        ],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _no_route},
+    )
+    app.router.redirect_slashes = False  # a redirected POST loses its body
+    return app
+
+
+def _card(engine: Engine) -> Json:
+    return {
+        "id": engine.name,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "octavo",
+        "max_model_len": engine.max_context,  # vLLM's word for it
+    }
+
+
+async def _models(card: Json, http: HttpRequest) -> Response:
+    return _json({"object": "list", "data": [card]})
+
+
+async def _model(card: Json, http: HttpRequest) -> Response:
+    asked = http.path_params["id"]
+    if asked != card["id"]:
+        error = UnknownName("this server", asked, close=[card["id"]])
+        return refusal(problem(error), error.status)
+    return _json(card)
+
+
+async def _health(http: HttpRequest) -> Response:
+    return _json({"status": "ok"})
+
+
+async def _no_route(http: HttpRequest, error: Exception) -> Response:
+    """404 and 405, in the envelope most clients can read."""
+    assert isinstance(error, HTTPException)
+    message = f"{error.detail}: {http.method} {http.url.path}"
+    said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    response = refusal({"error": said}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _json(body: Json) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,198 @@
+"""One protocol over HTTP: body in, one answer or a stream out, and nothing left when a client goes.
+
+Every error, foreseen or not, leaves in the protocol's own envelope.
+"""
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+import msgspec
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from octavo.errors import BadRequest, OctavoError, StepFailed, UnknownName, UsageError
+from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
+from octavo.server.running import Engine, Running
+from octavo.types import Event, Json, Request
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 16 << 20  # bytes
+INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
+MAX_NAMED = 20  # unknown fields that a reply's header spells out
+GONE = 499  # nobody reads it
+
+Result = TypeVar("Result")
+
+
+class Dialect(Protocol):
+    """What a file in protocols/ offers."""
+
+    PATH: str
+    PREFIX: str
+
+    def parse(self, raw: bytes) -> Call: ...
+    def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
+    def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
+    def problem(self, error: OctavoError) -> Json: ...
+
+
+class BodyTooLarge(UsageError):
+    status = 413
+
+    def __init__(self) -> None:
+        super().__init__(f"the body is larger than {MAX_BODY} bytes, send less")
+
+
+class Endpoint:
+    def __init__(self, dialect: Dialect, engine: Engine) -> None:
+        self.dialect = dialect
+        self.engine = engine
+
+    async def answer(self, http: HttpRequest) -> Response:
+        try:
+            return await self._answer(http)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        except OctavoError as error:
+            return refusal(self.dialect.problem(error), error.status)
+        except Exception:
+            logger.exception("a request failed")
+            failure = StepFailed("the server failed, its log has the cause")
+            return refusal(self.dialect.problem(failure), failure.status)
+
+    async def _answer(self, http: HttpRequest) -> Response:
+        raw = await _body(http)
+        if len(raw) > INLINE_BODY:
+            reply = await asyncio.to_thread(self._read, raw)
+        else:
+            reply = self._read(raw)
+        headers = {"x-request-id": reply.id, **_ignored(reply.call.ignored)}
+        running = await Running.begin(self.engine, _requests(reply))
+        if reply.call.stream:
+            return Stream(self.dialect.chunks(reply, running.events()), running, headers)
+        try:
+            answers = await _unless_gone(http, _answers(reply, running))
+        finally:
+            await running.close()
+        body = self.dialect.whole(reply, answers)
+        return Response(body, headers=headers, media_type="application/json")
+
+    def _read(self, raw: bytes) -> Reply:
+        """The long part of reading a body is rendering and tokenizing its prompts."""
+        call = self.dialect.parse(raw)
+        if call.model != self.engine.name:
+            raise UnknownName("this server", call.model, close=[self.engine.name])
+        return Reply(
+            call=call,
+            id=f"{self.dialect.PREFIX}-{uuid4().hex}",
+            created=int(time.time()),
+            fingerprint=self.engine.fingerprint,
+            prompt_ids=tuple(tuple(self._ids(prompt)) for prompt in call.prompts),
+            tokenizer=self.engine.tokenizer,
+        )
+
+    def _ids(self, prompt: Prompt) -> Sequence[int]:
+        match prompt:
+            case str():
+                return self.engine.tokenizer.prompt_ids(prompt)
+            case Chat():
+                return self.engine.tokenizer.chat_ids(prompt.messages)
+        beyond = [token for token in prompt if token >= self.engine.tokenizer.vocab_size]
+        if beyond:
+            limit = self.engine.tokenizer.vocab_size
+            raise BadRequest(f"token id {beyond[0]} is not in [0, {limit})", "prompt")
+        return prompt
+
+
+class Stream(EventSourceResponse):
+    """Closes what it streams also when nobody has read, or will read, a frame of it."""
+
+    def __init__(
+        self, frames: AsyncIterator[ServerSentEvent], running: Running, headers: dict[str, str]
+    ) -> None:
+        # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
+        super().__init__(frames, headers=headers, sep="\n", shutdown_grace_period=math.inf)
+        self.running = running
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.running.close()
+
+
+def refusal(problem: Json, status: int) -> Response:
+    body = msgspec.json.encode(problem)
+    return Response(body, status_code=status, media_type="application/json")
+
+
+async def _body(http: HttpRequest) -> bytes:
+    raw = bytearray()
+    async for part in http.stream():
+        raw += part
+        if len(raw) > MAX_BODY:
+            raise BodyTooLarge
+    return bytes(raw)
+
+
+def _ignored(names: Sequence[str]) -> dict[str, str]:
+    """Names come from outside: whatever is not plain in a header is percent-encoded."""
+    if not names:
+        return {}
+    shown = [quote(name[:100], safe="[]") for name in names[:MAX_NAMED]]
+    more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    return {"x-octavo-ignored": ", ".join(shown + more)}
+
+
+def _requests(reply: Reply) -> list[Request]:
+    """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
+    call = reply.call
+    requests: list[Request] = []
+    for ids in reply.prompt_ids:
+        seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
+        for k in range(call.n):
+            params = replace(call.params, seed=seed + k)
+            name = f"{reply.id}-{len(requests)}"
+            requests.append(Request(name, ids, params, call.priority))
+    return requests
+
+
+async def _answers(reply: Reply, running: Running) -> list[Answer]:
+    heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
+    async with aclosing(running.events()) as events:
+        async for index, event in events:
+            heard[index].append(event)
+    return [fold(events) for events in heard]
+
+
+async def _unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns, or ClientDisconnect as soon as the client has left."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(http))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,70 @@
+"""The process around the app: its socket, its signals and its end.
+
+    signal ─▶ no new connections ─▶ DRAIN_SECONDS for what runs ─▶ the engine stops: what still
+              runs is told so in its own envelope ─▶ connections close ─▶ exit 0
+
+A second signal ends everything at once.
+"""
+
+import asyncio
+import socket
+from types import FrameType
+
+import uvicorn
+
+from octavo.errors import BadConfig
+from octavo.server.app import create_app
+from octavo.server.running import Engine
+
+DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
+
+
+class Server(uvicorn.Server):
+    def __init__(self, engine: Engine, drain_seconds: float = DRAIN_SECONDS) -> None:
+        self.engine = engine
+        self.drain_seconds = drain_seconds
+        super().__init__(
+            uvicorn.Config(
+                create_app(engine),
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                server_header=False,
+                timeout_graceful_shutdown=int(drain_seconds) + 5,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not uvicorn's, which raises the signal again at the end and so never exits with 0."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        drain = asyncio.create_task(self._drain())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            drain.cancel()
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self.drain_seconds)
+        await self.engine.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises BadConfig."""
+    if not 0 <= port < 2**16:
+        raise BadConfig("port", f"{port} is not in [0, {2**16})")
+    listener = None
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, number, _, address = places[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        if listener:
+            listener.close()
+        problem = f"{host}:{port} cannot be opened ({error}), give another --host or --port"
+        raise BadConfig("port", problem) from None
+    return listener

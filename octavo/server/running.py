@@ -1,0 +1,94 @@
+"""The engine's requests behind one call: begun together, heard together, ended together.
+
+Knows the engine, but neither HTTP nor a protocol.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from octavo.errors import OctavoError, StepFailed
+from octavo.server.calls import Tokenizer
+from octavo.types import Event, Finished, Request
+
+logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What the server asks of an engine: octavo.AsyncEngine, or a small one in tests."""
+
+    name: str
+    fingerprint: str
+    max_context: int  # tokens
+    tokenizer: Tokenizer
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def submit(self, request: Request) -> AsyncGenerator[Event, None]: ...
+
+
+class Running:
+    """Whoever begins must `close`, whatever happens between: it is what frees the sequences."""
+
+    def __init__(self) -> None:
+        self._streams: list[AsyncGenerator[Event, None]] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def begin(cls, engine: Engine, requests: Sequence[Request]) -> "Running":
+        """All or none. Raises what `submit` raises."""
+        running = cls()
+        try:
+            for request in requests:
+                running._streams.append(engine.submit(request))
+        except OctavoError:
+            await running.close()
+            raise
+        return running
+
+    async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """(request, event) as they come. Raises nothing but OctavoErrors."""
+        try:
+            async for numbered in self._merged():
+                yield numbered
+        except OctavoError:
+            raise
+        except Exception as error:
+            logger.exception("a request failed")
+            raise StepFailed("the engine failed, the server's log has the cause") from error
+
+    async def _merged(self) -> AsyncGenerator[tuple[int, Event], None]:
+        if len(self._streams) == 1:  # nearly always: spare the queue
+            async for event in self._streams[0]:
+                yield 0, event
+            return
+        heard: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue()
+        for index, stream in enumerate(self._streams):
+            self._pumps.append(asyncio.create_task(_pump(index, stream, heard)))
+        unfinished = len(self._streams)
+        while unfinished:
+            index, said = await heard.get()
+            if isinstance(said, Exception):
+                raise said
+            unfinished -= isinstance(said, Finished)
+            yield index, said
+
+    async def close(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        for stream in self._streams:
+            await stream.aclose()
+
+
+async def _pump(
+    index: int,
+    stream: AsyncGenerator[Event, None],
+    heard: asyncio.Queue[tuple[int, Event | Exception]],
+) -> None:
+    try:
+        async for event in stream:
+            heard.put_nowait((index, event))
+    except Exception as error:
+        heard.put_nowait((index, error))
