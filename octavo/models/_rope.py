@@ -37,6 +37,7 @@ class Rope:
 
     @classmethod
     def read(cls, meta: Metadata) -> Self:
+        meta.require(rope_parameters=None)  # another dialect's words for what is read here
         theta = meta.number("rope_theta", 10_000.0)
         slowdowns = meta.numbers("rope_freqs", ())
         scaling = meta.section("rope_scaling")

@@ -34,21 +34,24 @@ class Config:
             attention_bias=False,
             attn_logit_softcapping=None,
             final_logit_softcapping=None,
+            use_bidirectional_attention=False,
         )
         hidden, heads = meta.integer("hidden_size"), meta.integer("num_attention_heads")
-        head_dim = meta.integer("head_dim", 256)
+        num_layers, head_dim = meta.integer("num_hidden_layers"), meta.integer("head_dim", 256)
+        # GGUF does not say it, and the one size where it is not head_dim has 62 layers.
+        query_scalar = hidden / heads if num_layers == 62 else head_dim
         return cls(
             vocab_size=meta.integer("vocab_size"),
             hidden_size=hidden,
             mlp_size=meta.integer("intermediate_size"),
-            num_layers=meta.integer("num_hidden_layers"),
+            num_layers=num_layers,
             num_heads=heads,
             num_kv_heads=meta.integer("num_key_value_heads"),
             head_dim=head_dim,
             norm_eps=meta.number("rms_norm_eps"),
-            query_scalar=meta.number("query_pre_attn_scalar", head_dim),
+            query_scalar=meta.number("query_pre_attn_scalar", query_scalar),
             rope=Rope.read(meta),
-            local_rope=Rope(theta=meta.number("rope_local_base_freq", 10_000)),
+            local_rope=Rope(theta=meta.number("rope_local_base_freq", 10_000.0)),
             window=meta.integer("sliding_window"),
             full_every=meta.integer("sliding_window_pattern", 6),
         )

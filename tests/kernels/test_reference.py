@@ -1,16 +1,18 @@
 """The formulas, against the same formulas written another way: loops over scalars in float64."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octavo.kernels import reference
 from octavo.kernels.ops import KVLayer
 from octavo.kernels.reference import Formulas
 from octavo.kvcache.pool import PagePool
-from octavo.types import PAGE_SIZE, Batch, KVGroup
+from octavo.types import PAGE_SIZE, Batch, KVGroup, RawTensor
 
 # A sum of n float32 products is within n ulps (6e-8 each) of the exact one; no sum here has
 # more than 64 terms of size 1, and exp and tanh add a few ulps.
@@ -149,3 +151,13 @@ def test_slots_not_yet_written_are_not_read():
     ops = Formulas(batch((0, 1), tables=[[[1, 0]]]), [pool])
     q = noise(2, 4)
     assert np.isfinite(ops.attention(q, q, q, KVLayer(group=0, index=0), 1)).all()
+
+
+def test_a_weight_is_read_row_by_row_in_the_order_that_the_loader_wants():
+    values = noise(4, 6)
+    raw = RawTensor("q_proj", "f32", (4, 6), values.view(np.uint8))
+    np.testing.assert_array_equal(reference.weight(raw), values)
+    turned = replace(raw, rows=np.array([2, 0, 3, 1]))
+    np.testing.assert_array_equal(reference.weight(turned), values[[2, 0, 3, 1]])
+    vector = RawTensor("norm", "f32", (6,), values[:1].view(np.uint8))
+    np.testing.assert_array_equal(reference.weight(vector), values[0])

@@ -40,24 +40,25 @@ def run():
 class Run:
     """A model in the reference home, with empty pages."""
 
-    def __init__(self, model):
-        self.pools = [PagePool(group, 16, "float32") for group in model.groups]
-        self.program = reference.compile(model, self.pools, Limits(512, 16, 512, 1))
+    def __init__(self, model, num_pages=16):
+        self.pools = [PagePool(group, num_pages, "float32") for group in model.groups]
+        self.num_pages = num_pages
+        self.program = reference.compile(model, self.pools, Limits(1024, 16, 1024, 1))
 
-    def step(self, *sequences):
-        """The logits of every token, [tokens, vocab], of sequences that each bring (token ids,
-        the position of the first, its table of pages: one, or one for each KV group)."""
+    def step(self, *sequences, last=None):
+        """The logits of the last tokens, or of all, [rows, vocab], of sequences that each bring
+        (token ids, the position of the first, its table of pages: one, or one a KV group)."""
         ids, positions, starts = [], [], [0]
-        tables = np.full((len(self.pools), len(sequences), 16), NO_PAGE, np.int32)
+        tables = np.full((len(self.pools), len(sequences), self.num_pages), NO_PAGE, np.int32)
         for i, (token_ids, first, pages) in enumerate(sequences):
             ids += list(token_ids)
             positions += range(first, first + len(token_ids))
             starts.append(len(ids))
             tables[:, i, : np.shape(pages)[-1]] = pages
         flat = (np.array(numbers, np.int32) for numbers in (ids, positions, starts))
-        outputs = np.arange(len(ids), dtype=np.int32)
+        outputs = np.arange(len(ids), dtype=np.int32)[-(last or len(ids)) :]
         self.program.run(Batch(*flat, tuple(tables), outputs))
-        return self.program.logits(0, len(ids))
+        return self.program.logits(0, len(outputs))
 
 
 @dataclass(frozen=True)
