@@ -1,0 +1,82 @@
+"""Tokens to text that is safe to show, one token at a time and in linear time.
+
+    bytes of tokens -> whole characters -> text, less what may begin a stop string
+
+Owns what is held back and where a stop string cuts. Knows no model and no request.
+"""
+
+import codecs
+from collections.abc import Sequence
+
+from octavo.loader.tokenizer import Tokenizer
+
+
+class TextStream:
+    """The text that continues a prompt. However tokens are cut, what `push` and `flush` return
+    joins to the same text: that of all the tokens' bytes, up to the stop string that is complete
+    first (of several complete at one character, the longest)."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = [_Progress(text) for text in stop]
+        self._held = ""  # decoded, not shown
+        self.stopped: str | None = None  # the stop string that ended the text
+
+    def push(self, token_id: int) -> str:
+        """What this token makes safe to show: nothing any more once `stopped`."""
+        return self._add(self._characters.decode(self._tokenizer.token_bytes(token_id)))
+
+    def flush(self) -> str:
+        """The rest, when no more tokens come: a character half done becomes U+FFFD."""
+        text = self._add(self._characters.decode(b"", final=True)) + self._held
+        self._held = ""
+        return text
+
+    def _add(self, text: str) -> str:
+        if self.stopped is not None:
+            return ""
+        for length, character in enumerate(text, 1):
+            if (found := self._advance(character)) is not None:
+                self.stopped = found
+                shown = (self._held + text[:length]).removesuffix(found)
+                self._held = ""
+                return shown
+        return self._show(self._held + text)
+
+    def _advance(self, character: str) -> str | None:
+        """Follows every stop string by a character; the longest that is now complete."""
+        complete = [stop.text for stop in self._stops if stop.advance(character)]
+        return max(complete, key=len, default=None)
+
+    def _show(self, text: str) -> str:
+        held = max((stop.matched for stop in self._stops), default=0)
+        cut = len(text) - held
+        self._held = text[cut:]
+        return text[:cut]
+
+
+class _Progress:
+    """How much of one stop string the end of the text matches: Knuth, Morris and Pratt (1977)."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.matched = text, 0
+        self._borders = _borders(text)
+
+    def advance(self, character: str) -> bool:
+        """True where the stop string is complete; nothing may follow."""
+        while self.matched and self.text[self.matched] != character:
+            self.matched = self._borders[self.matched - 1]
+        self.matched += self.text[self.matched] == character
+        return self.matched == len(self.text)
+
+
+def _borders(text: str) -> list[int]:
+    """For each prefix, the longest that it both begins and ends with, itself aside."""
+    borders = [0] * len(text)
+    for end in range(1, len(text)):
+        length = borders[end - 1]
+        while length and text[length] != text[end]:
+            length = borders[length - 1]
+        borders[end] = length + (text[length] == text[end])
+    return borders
