@@ -71,15 +71,18 @@ struct PackedWeight {
 
     size_t bytes() const { return w.row_groups() * w.stride; }
 
-    void check_rows(size_t first, size_t rows, size_t columns) const {
-        require(first % LANES == 0 && first + rows <= (size_t)w.rows, "first: not a group of the rows");
-        require(rows % LANES == 0 || first + rows == (size_t)w.rows, "rows: not whole groups of 8");
+    void check_rows(int64_t first, int64_t rows, size_t columns) const {
+        require(first >= 0 && first % LANES == 0 && first + rows <= w.rows,
+                "first: not a group of the rows");
+        require(rows % LANES == 0 || first + rows == w.rows, "rows: not whole groups of 8");
         require(columns == (size_t)w.columns, "columns: not the weight's");
     }
 };
 
 PackedWeight* new_codes(int rows, int columns, int bits, int group, bool has_min, bool has_sub) {
+    require(rows > 0 && columns > 0, "rows, columns: at least 1 each");
     require(columns % (has_sub ? SUPER : BLOCK) == 0, "columns: not whole blocks");
+    require(has_codes(bits, group, has_min, has_sub), "bits, group: no kernel for this format");
     return new PackedWeight({.data = nullptr,
                              .stride = 0,
                              .rows = rows,
@@ -94,6 +97,7 @@ PackedWeight* new_codes(int rows, int columns, int bits, int group, bool has_min
 PackedWeight* new_floats(int rows, int columns, const std::string& format) {
     Kind kind = format == "f32" ? Kind::f32 : format == "f16" ? Kind::f16 : Kind::bf16;
     require(kind != Kind::bf16 || format == "bf16", "format: f32, f16 or bf16");
+    require(rows > 0 && columns > 0, "rows, columns: at least 1 each");
     return new PackedWeight({.data = nullptr,
                              .stride = 0,
                              .rows = rows,
@@ -193,7 +197,7 @@ void run(RunningProgram& self, Ints token_ids, Ints positions, Ints starts,
                 "outputs: a token that is not there");
     for (size_t s = 0; s < sequences; ++s) {
         int32_t first = starts.data()[s], last = starts.data()[s + 1];
-        require(first < last, "starts: a sequence without tokens");
+        require(first < last && last <= (int32_t)tokens, "starts: not ascending up to the tokens");
         for (int32_t i = first; i < last; ++i)
             require(positions.data()[i] >= 0 &&
                         positions.data()[i] == positions.data()[first] + (i - first),
@@ -223,6 +227,7 @@ void run(RunningProgram& self, Ints token_ids, Ints positions, Ints starts,
 }
 
 Matrix logits(RunningProgram& self, int first, int last, nb::handle owner) {
+    require(self.logits >= 0, "result: not recorded yet");
     require(0 <= first && first <= last && last <= self.step.num_outputs, "rows: not of the last batch");
     require(last - first <= self.max_rows, "rows: more than max_rows");
     Rows rows;

@@ -255,7 +255,8 @@ int Program::spans_of(const Step& step, int group, int token, int* first) const 
 }
 
 void Program::plan_attention(const Step& step) {
-    for (size_t g = 0; g < groups_.size(); ++g) plan_group(step, (int)g);
+    for (size_t g = 0; g < groups_.size(); ++g)
+        if (group_heads_[g] > 0) plan_group(step, (int)g);
 }
 
 // Queries of a sequence go in tiles; a lone tile over a long past is cut by spans, so that there is

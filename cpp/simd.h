@@ -230,7 +230,10 @@ inline f32x8 to_float(i32x8 x) {
     return lanes<f32x8>([&](int i) { return (float)x.v[i]; });
 }
 inline i32x8 to_int(f32x8 x) {
-    return lanes<i32x8>([&](int i) { return (int32_t)__builtin_nearbyintf(x.v[i]); });
+    return lanes<i32x8>([&](int i) {
+        float whole = __builtin_nearbyintf(x.v[i]);
+        return whole >= -0x1p31f && whole < 0x1p31f ? (int32_t)whole : INT32_MIN;
+    });
 }
 inline i32x8 operator+(i32x8 a, i32x8 b) {
     return lanes<i32x8>([&](int i) { return a.v[i] + b.v[i]; });
@@ -264,7 +267,8 @@ inline void store(int32_t* to, i32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
 inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
 inline f32x8 floats(i32x8 x) { return load_lanes<f32x8>(x.v); }
 inline void store_bytes(int8_t* to, i32x8 x) {
-    for (int i = 0; i < 8; ++i) to[i] = (int8_t)x.v[i];
+    for (int i = 0; i < 8; ++i)
+        to[i] = (int8_t)(x.v[i] < -128 ? -128 : x.v[i] > 127 ? 127 : x.v[i]);
 }
 
 inline float half_to_float(uint16_t x) {

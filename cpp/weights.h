@@ -43,6 +43,13 @@ struct Weight {
     int row_groups() const { return (rows + LANES - 1) / LANES; }
 };
 
+// Whether cpp/kernels/linear.cpp has a kernel for such codes.
+constexpr bool has_codes(int bits, int group, bool has_min, bool has_sub) {
+    if (!has_sub) return group == 32 && (bits == 4 || bits == 5 || (bits == 8 && !has_min));
+    if (has_min) return (bits == 2 && group == 16) || ((bits == 4 || bits == 5) && group == 32);
+    return (bits == 3 || bits == 6) && group == 16;
+}
+
 constexpr size_t header_bytes(bool has_min) { return LANES * 2 * (has_min ? 2 : 1); }
 constexpr size_t sub_bytes(int group, bool has_min) {
     return LANES * (BLOCK / group) * (has_min ? 2 : 1);

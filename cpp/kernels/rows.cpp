@@ -4,6 +4,8 @@
 
 namespace octavo::OCTAVO_SET {
 
+constexpr float TINY = 1e-30f;  // a block below it counts as zero: 127 / x would overflow
+
 // value = round(127 x / largest |x|), per block of 32.
 void quantize(const float* x, int columns, int token, int tokens, uint8_t* tiles) {
     int first = token / TILE * TILE, size = tile_size(first, tokens);
@@ -14,7 +16,7 @@ void quantize(const float* x, int columns, int token, int tokens, uint8_t* tiles
     for (int b = 0; b < columns / BLOCK; ++b, x += BLOCK) {
         f32x8 parts[4], peak = broadcast(0.0f);
         for (int i = 0; i < 4; ++i) parts[i] = load(x + 8 * i), peak = max(peak, abs(parts[i]));
-        float most = largest(peak), inverse = most > 0 ? 127 / most : 0;
+        float most = largest(peak), inverse = most > TINY ? 127 / most : 0;
 
         TileBlock to = tile_block(tile, size, b);
         int8_t* values = to.values + 32 * place;

@@ -61,12 +61,12 @@ uint64_t mix(uint64_t x) {
 double gumbel(uint64_t seed, uint32_t position, uint32_t token) {
     uint64_t counter = (uint64_t)position << 32 | token;
     uint64_t bits = mix(mix(seed + 0x9e3779b97f4a7c15u) ^ mix(counter + 0x9e3779b97f4a7c15u));
-    double u = ((double)(bits >> 11) + 0.5) * 0x1p-53;
+    double u = ((double)(bits >> 12) + 0.5) * 0x1p-52;
     return -std::log(-std::log(u));
 }
 
-// The largest and the smallest noise there is: u = 1 - 2^-54 and 2^-54.
-constexpr double MOST_NOISE = 37.5, LEAST_NOISE = -3.7;
+// Beyond the largest and the smallest noise there is: u = 1 - 2^-53 and 2^-53.
+constexpr double MOST_NOISE = 36.8, LEAST_NOISE = -3.7;
 
 struct Candidate { float logit; int id; };
 

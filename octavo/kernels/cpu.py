@@ -266,12 +266,13 @@ def _attend(node: Node, native: "_cpu.Program") -> Iterator[Instruction]:
 
 
 def _row_op(node: Node, native: "_cpu.Program") -> Instruction:
-    width, constants = node.width, node.constants
+    constants = node.constants
+    width = -(-node.width // 8) * 8  # buffers have room for it, and what fills them up is zero
 
     def norm(a: int, to: int) -> None:
         weight, eps = constants
         values = np.ascontiguousarray(weight, np.float32)
-        native.rms_norm(a, values, width // len(values), eps, to)
+        native.rms_norm(a, values, node.width // len(values), eps, to)
 
     calls: dict[str, Callable[..., None]] = {
         "embed": lambda to: native.embed(constants[0], to),
