@@ -133,6 +133,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a request's time went, in seconds: waiting + prefill + decode."""
+
+    waiting: float = 0.0  # until the first step it was in
+    prefill: float = 0.0  # from there to its first token
+    decode: float = 0.0  # from there to its end
+    preemptions: int = 0  # times its pages were taken and computed again
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What one step added. `text` may be empty: a character or a stop string may be half done."""
 
@@ -155,6 +165,7 @@ class Finished:
     seed: int
     stop: str | int | None = None  # the stop string or stop token that ended it
     error: str | None = None  # one sentence, when reason is "error"
+    timing: Timing = Timing()
 
 
 # A request that was accepted yields any number of the others, then exactly one Finished.

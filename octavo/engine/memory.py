@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from octavo.config import Config, Plan
 from octavo.errors import BadConfig
 from octavo.kvcache.pool import page_bytes
+from octavo.kvcache.tables import most_pages
 from octavo.types import PAGE_SIZE, KVGroup
 
 PREFIX_SHARE = 2
@@ -77,9 +78,9 @@ def _share(config: Config, needs: Needs, full: int) -> tuple[int, ...]:
 def _most_useful(config: Config, group: KVGroup, full: int) -> int:
     if group.window is None:
         return full
-    # The window and the new tokens span this many pages of one sequence, wherever they begin.
-    span = pages_for(group.window) + pages_for(config.step_tokens) + 2
-    return config.max_running * span
+    # One step's tokens are counted for every sequence, though only one can have them all: what
+    # the others leave holds prefixes.
+    return config.max_running * most_pages(group.window, full * PAGE_SIZE, config.step_tokens)
 
 
 def _bytes(config: Config, needs: Needs, num_pages: Sequence[int]) -> int:
@@ -88,7 +89,9 @@ def _bytes(config: Config, needs: Needs, num_pages: Sequence[int]) -> int:
 
 
 def _nothing_left(config: Config, needs: Needs, memory: int) -> str:
-    least = needs.weight_bytes + needs.buffer_bytes + _bytes(config, needs, _share(config, needs, 1))
+    least = (
+        needs.weight_bytes + needs.buffer_bytes + _bytes(config, needs, _share(config, needs, 1))
+    )
     return (
         f"{_taken(config, needs, memory)}; nothing is left for one sequence of one page "
         f"({PAGE_SIZE} tokens): give at least {_mib(least)}"

@@ -1,0 +1,159 @@
+"""The engine's core: requests in, events out, one step at a time, in one thread at a time.
+
+Owns the scheduler, the answers under way and the clock. Knows no thread, no event loop and no
+protocol.
+
+    add ──▶ scheduler ──plan──▶ runner ──outcomes──▶ scheduler.commit ──▶ answers ──▶ events
+
+A request that `add` took ends in exactly one Finished, whatever happens to it.
+"""
+
+import logging
+import secrets
+from collections.abc import Iterable
+from functools import cached_property
+from time import monotonic
+
+from octavo.config import Config, Plan
+from octavo.engine.answer import Answer, End
+from octavo.engine.loading import Loaded, fingerprint, load
+from octavo.engine.runner import Outcome, Runner
+from octavo.errors import BadRequest, StepFailed
+from octavo.kvcache.tables import PageCounts, PageTables
+from octavo.loader.tokenizer import Tokenizer
+from octavo.scheduler.scheduler import Scheduler, Step
+from octavo.types import Event, Request
+
+logger = logging.getLogger(__name__)
+
+Told = tuple[str, Event]  # request id, what it is told
+
+
+class Engine:
+    def __init__(self, config: Config, loaded: Loaded | None = None) -> None:
+        """Loads the model, which may fetch it, unless it is given. Raises NotFetched, BadCheckpoint,
+        BadConfig."""
+        loaded = load(config) if loaded is None else loaded
+        self.config = config
+        self.name: str = loaded.name
+        self.plan: Plan = loaded.plan
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self._loaded = loaded
+        tables = PageTables(
+            loaded.groups,
+            loaded.plan.num_pages,
+            max_chunk=config.step_tokens,
+            prefix_cache=config.prefix_cache,
+        )
+        self._scheduler = Scheduler(
+            tables,
+            max_running=config.max_running,
+            max_waiting=config.max_waiting,
+            step_tokens=config.step_tokens,
+        )
+        self._runner = Runner(
+            loaded.program, len(loaded.groups), loaded.limits, loaded.plan.max_context
+        )
+        self._answers: dict[str, Answer] = {}
+        self._untold: list[Told] = []
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return self.plan.max_context
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Same fingerprint, same seed, same request: same tokens. The first look reads the file."""
+        return fingerprint(self._loaded)
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work or bool(self._untold)
+
+    @property
+    def num_waiting(self) -> int:
+        return self._scheduler.num_waiting
+
+    @property
+    def num_running(self) -> int:
+        return self._scheduler.num_running
+
+    @property
+    def pages(self) -> tuple[PageCounts, ...]:
+        """Per KV group."""
+        return self._scheduler.tables.counts()
+
+    def check(self, request: Request) -> None:
+        """Raises BadRequest for what no engine of this model could serve. Any thread may call."""
+        params, prompt = request.params, request.prompt_ids
+        if not prompt:
+            raise BadRequest("it is empty, give at least one token", "prompt")
+        if len(prompt) >= self.max_context:
+            raise BadRequest(
+                f"{len(prompt)} tokens and one to answer exceed the context of {self.max_context}: "
+                "shorten it",
+                "prompt",
+            )
+        self._check_tokens("prompt", prompt)
+        self._check_tokens("stop_token_ids", params.stop_token_ids)
+        self._check_tokens("logit_bias", params.logit_bias)
+
+    def _check_tokens(self, field: str, token_ids: Iterable[int]) -> None:
+        size = self._loaded.vocab_size
+        for token_id in token_ids:
+            if not 0 <= token_id < size:
+                raise BadRequest(f"token {token_id} is not in [0, {size})", field)
+
+    def add(self, request: Request) -> None:
+        """Queues the request. Raises BadRequest or QueueFull: then it is as if never asked."""
+        self.check(request)
+        seed = request.params.seed
+        seed = secrets.randbits(63) if seed is None else seed
+        sequence = self._scheduler.add(request, seed)
+        self._answers[request.id] = Answer(sequence, self.tokenizer, self.max_context, monotonic())
+
+    def cancel(self, id: str) -> None:
+        """Its pages are free at once; the next step tells its Finished. Nothing where it has
+        finished already."""
+        if self._scheduler.cancel(id) is not None:
+            self._tell_end(id, End("cancelled"))
+
+    def step(self) -> list[Told]:
+        """Computes one step, if there is work, and returns all that is new."""
+        if self._scheduler.has_work:
+            step = self._scheduler.plan()
+            now = monotonic()
+            for chunk in step.chunks:
+                self._answers[chunk.sequence.id].begin(now)
+            try:
+                outcomes = self._runner.run(step)
+            except StepFailed as error:
+                logger.exception("a step failed")
+                self._fail(step, str(error))
+            else:
+                self._scheduler.commit(step)
+                self._tell(outcomes)
+        told, self._untold = self._untold, []
+        return told
+
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+        now = monotonic()
+        for outcome in outcomes:
+            sequence = outcome.chunk.sequence
+            if outcome.sampled:
+                self._scheduler.append(sequence, outcome.sampled.token_id)
+            answer = self._answers[sequence.id]
+            self._untold += [(sequence.id, event) for event in answer.take(outcome, now)]
+            if answer.end:
+                self._scheduler.finish(sequence)
+                self._tell_end(sequence.id, answer.end)
+
+    def _fail(self, step: Step, problem: str) -> None:
+        """The requests of the step end, the others go on."""
+        for chunk in step.chunks:
+            self._scheduler.finish(chunk.sequence)
+            self._tell_end(chunk.sequence.id, End("error"), problem)
+
+    def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
+        self._untold.append((id, self._answers.pop(id).finished(end, monotonic(), problem)))

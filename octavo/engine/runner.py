@@ -1,0 +1,127 @@
+"""The scheduler's steps become batches, batches become tokens.
+
+Owns the arrays that a batch is written into, the same ones each step. Knows nothing of events, text
+or stopping.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from octavo.engine.memory import pages_for
+from octavo.errors import StepFailed
+from octavo.kernels.ops import Limits, Program
+from octavo.sampling.sampler import Row, Sampled, sample, score
+from octavo.scheduler.scheduler import Chunk, Step
+from octavo.types import Batch, Tensor, TokenLogprob
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step found out about one chunk."""
+
+    chunk: Chunk
+    sampled: Sampled | None = None  # None: the chunk ends before its sequence does
+    scored: list[TokenLogprob] = field(default_factory=list)  # prompt tokens after chunk.start
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    """A row of logits, and what for."""
+
+    chunk: int  # its place within the step
+    token: int  # its place within the batch
+    target: int | None  # the token after it, if that is the prompt's; None: it is to be chosen
+
+
+class Runner:
+    def __init__(self, program: Program, num_groups: int, limits: Limits, max_context: int) -> None:
+        self._program, self._rows = program, limits.rows
+        self._token_ids = np.zeros(limits.tokens, np.int32)
+        self._positions = np.zeros(limits.tokens, np.int32)
+        self._starts = np.zeros(limits.sequences + 1, np.int32)
+        self._tables = np.zeros((num_groups, limits.sequences, pages_for(max_context)), np.int32)
+
+    def run(self, step: Step) -> list[Outcome]:
+        """One for each chunk, in their order. Raises StepFailed for whatever goes wrong."""
+        try:
+            batch, wants = self._batch(step.chunks)
+            self._program.run(batch)
+            return self._outcomes(step.chunks, wants)
+        except Exception as error:
+            raise StepFailed(f"the step failed: {type(error).__name__}: {error}") from error
+
+    def _batch(self, chunks: Sequence[Chunk]) -> tuple[Batch, list[_Want]]:
+        token_ids: list[int] = []
+        positions: list[int] = []
+        starts = [0]
+        wants: list[_Want] = []
+        for i, chunk in enumerate(chunks):
+            wants += _wants(i, chunk, first=len(token_ids))
+            token_ids += chunk.sequence.tokens[chunk.start : chunk.end]
+            positions += range(chunk.start, chunk.end)
+            starts.append(len(token_ids))
+            for table, pages in zip(self._tables, chunk.sequence.table.pages, strict=True):
+                table[i, : len(pages)] = pages
+        num_tokens, num_chunks = len(token_ids), len(chunks)
+        self._token_ids[:num_tokens] = token_ids
+        self._positions[:num_tokens] = positions
+        self._starts[: num_chunks + 1] = starts
+        batch = Batch(
+            token_ids=self._token_ids[:num_tokens],
+            positions=self._positions[:num_tokens],
+            starts=self._starts[: num_chunks + 1],
+            tables=tuple(table[:num_chunks] for table in self._tables),
+            outputs=np.array([want.token for want in wants], np.int32),
+        )
+        return batch, wants
+
+    def _outcomes(self, chunks: Sequence[Chunk], wants: Sequence[_Want]) -> list[Outcome]:
+        outcomes = [Outcome(chunk) for chunk in chunks]
+        for first in range(0, len(wants), self._rows):
+            block = wants[first : first + self._rows]
+            logits = self._program.logits(first, first + len(block))
+            _score(logits, block, outcomes)
+            _sample(logits, block, outcomes)  # last: it overwrites them
+        return outcomes
+
+
+def _wants(place: int, chunk: Chunk, first: int) -> Iterator[_Want]:
+    """The rows of a chunk whose tokens begin at `first` within the batch, in their order."""
+    sequence = chunk.sequence
+    if sequence.wants_prompt_logits:
+        for position in range(chunk.start, min(chunk.end, sequence.num_prompt - 1)):
+            yield _Want(place, first + position - chunk.start, sequence.tokens[position + 1])
+    if chunk.samples:
+        yield _Want(place, first + chunk.end - 1 - chunk.start, None)
+
+
+def _score(logits: Tensor, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
+    for i, want in enumerate(block):
+        if want.target is not None:
+            outcome = outcomes[want.chunk]
+            top = outcome.chunk.sequence.request.params.prompt_logprobs or 0
+            outcome.scored += score(logits[i : i + 1], [want.target], top)
+
+
+def _sample(logits: Tensor, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
+    places = [i for i, want in enumerate(block) if want.target is None]
+    if not places:
+        return
+    lines = logits if len(places) == len(block) else logits[places]
+    ends = [outcomes[block[i].chunk] for i in places]
+    rows = [_row(outcome.chunk) for outcome in ends]
+    for outcome, sampled in zip(ends, sample(lines, rows), strict=True):
+        outcome.sampled = sampled
+
+
+def _row(chunk: Chunk) -> Row:
+    sequence = chunk.sequence
+    return Row(
+        params=sequence.request.params,
+        seed=sequence.seed,
+        position=len(sequence.tokens),
+        prompt_ids=sequence.request.prompt_ids,
+        output_ids=sequence.output_ids,
+    )
