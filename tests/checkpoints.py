@@ -47,6 +47,7 @@ def write_tiny(
     window: int | None = None,
     tied: bool = True,
     biases: bool = False,
+    rope_factors: Sequence[float] | None = None,
     context: int = 2048,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -58,6 +59,7 @@ def write_tiny(
                   names as in octavo/quant, ALL_FORMATS has them all. Norms are F32.
     tied          no output head of its own
     biases        on q, k, v and o (llama)
+    rope_factors  what Llama 3's scaling divides each of the 32 rotary frequencies by
     metadata      more fields, or others' values, by GGUF key: str, bool, int, float or a list
 
     Both have a hidden size of 256, an MLP of 512, 4 heads and 2 KV heads (gemma3: 1) of 64.
@@ -82,6 +84,8 @@ def write_tiny(
     biases = biases and not gemma
     for name, (size, mean) in _vectors(layers, kv_heads, gemma=gemma, biases=biases).items():
         writer.add_tensor(name, (mean + random.normal(0, 0.1, size)).astype(np.float32))
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

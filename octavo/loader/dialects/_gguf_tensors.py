@@ -1,7 +1,7 @@
 """GGUF's tensors as transformers names, shapes and orders them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import contains
 from typing import Final
@@ -164,10 +164,15 @@ def _check(raw: RawTensor, sizes: Mapping[str, int], offset: int) -> None:
         return
     allowed = [[sizes.get(size) for size in word.split(" or ")] for word in words]
     if len(raw.shape) != len(words) or not all(map(contains, allowed, raw.shape)):
-        expected = " x ".join(f"{word}={size}" for word, size in zip(words, allowed, strict=True))
         raise BadCheckpoint(
-            f"tensor {raw.name!r} is {raw.shape}, the metadata want {expected}", offset
+            f"tensor {raw.name!r} is {_by(raw.shape)}, not {_by(words)}: "
+            f"{', '.join(f'{name} is {size}' for name, size in sizes.items())}",
+            offset,
         )
+
+
+def _by(sizes: Iterable[object]) -> str:
+    return " by ".join(map(str, sizes))
 
 
 def _in_halves(raw: RawTensor, head_dim: int) -> RawTensor:
