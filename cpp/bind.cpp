@@ -367,6 +367,30 @@ void bind_sampling(nb::module_& m) {
     m.def("log_sum_exp", [](const std::string& set, Array<const float, 1> logits) {
         return kernels_of(set).log_sum_exp(logits.data(), (int)logits.shape(0));
     });
+    m.def(
+        "read_bytes",
+        [](const std::string& set, Array<const uint8_t, 1> data) {
+            const Kernels& kernels = kernels_of(set);
+            nb::gil_scoped_release unlocked;
+            return kernels.read_bytes(data.data(), data.shape(0));
+        },
+        "instruction_set"_a, "data"_a, "Reads all of it once; what comes back means nothing.");
+    m.def(
+        "multiply_bytes",
+        [](const std::string& set, size_t rounds) {
+            const Kernels& kernels = kernels_of(set);
+            nb::gil_scoped_release unlocked;
+            return kernels.multiply_bytes(rounds);
+        },
+        "instruction_set"_a, "rounds"_a, "1024 multiply-adds of bytes a round.");
+    m.def(
+        "multiply_floats",
+        [](const std::string& set, size_t rounds) {
+            const Kernels& kernels = kernels_of(set);
+            nb::gil_scoped_release unlocked;
+            return kernels.multiply_floats(rounds);
+        },
+        "instruction_set"_a, "rounds"_a, "256 multiply-adds of floats a round.");
     m.def("top", [](const std::string& set, Array<const float, 1> logits, int count) {
         std::vector<int32_t> ids(std::min((size_t)count, logits.shape(0)));
         kernels_of(set).top(logits.data(), (int)logits.shape(0), (int)ids.size(), ids.data());
