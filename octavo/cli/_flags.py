@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from functools import partial, wraps
+from functools import wraps
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -20,7 +20,7 @@ PARSERS = {"memory": parse_size}  # fields whose values people write in their ow
 
 def flags(parameter: str, kind: type, *, leave: set[str], **defaults: object) -> Callable[..., Any]:
     """Decorates a command: in place of `parameter` it takes one flag per field of the dataclass
-    `kind`, except those it is told to `leave`, and is called with partial(kind, **chosen).
+    `kind`, except those it is told to `leave`, and is called with the chosen values by name.
 
     `defaults` are the command's own where they differ from the dataclass's.
     """
@@ -40,7 +40,7 @@ def flags(parameter: str, kind: type, *, leave: set[str], **defaults: object) ->
         @wraps(command)
         def with_flags(*args: Any, **kwargs: Any) -> None:
             values = {field.name: _frozen(kwargs.pop(field.name)) for field in chosen}
-            command(*args, **kwargs, **{parameter: partial(kind, **values)})
+            command(*args, **kwargs, **{parameter: values})
 
         signature = inspect.signature(command)
         others = [own for own in signature.parameters.values() if own.name != parameter]

@@ -1,60 +1,55 @@
-"""One answer on its way to the terminal: shown as it comes, timed, stopped by Ctrl-C."""
+"""One answer on its way to the terminal: shown as it comes, ended by Ctrl-C, described."""
 
+import signal
 import sys
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from time import perf_counter
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Self
 
-from octavo.cli._interrupt import Interrupt
-from octavo.errors import StepFailed
-from octavo.types import Delta, Event, Finished
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    text: str
-    end: Finished | None  # None: Ctrl-C came before it
-    num_tokens: int
-    first_token: float | None  # seconds after asking; None: there was none
-    seconds: float
-
-    @property
-    def speed(self) -> str:
-        """How long the prompt took, and how fast tokens came after it."""
-        if self.first_token is None:
-            return "no token"
-        said = [f"first token after {self.first_token:.2f} s"]
-        if self.end and (prompt := self.end.usage.prompt_tokens):
-            cached = self.end.usage.cached_tokens
-            said.append(
-                f"prompt of {prompt} tokens" + (f", {cached} found again" if cached else "")
-            )
-        later = self.num_tokens - 1
-        pace = f" at {later / (self.seconds - self.first_token):.1f} tokens/s" if later else ""
-        said.append(f"answer of {self.num_tokens} tokens{pace}")
-        return " · ".join(said)
+if TYPE_CHECKING:
+    from octavo.engine.llm import Completion, Stream
 
 
-def receive(events: Generator[Event, None, None], show: Callable[[str], None]) -> Reply:
-    """Raises StepFailed where the engine could not finish."""
-    began = perf_counter()
-    parts: list[str] = []
-    num_tokens, first_token, end = 0, None, None
-    with Interrupt() as interrupt:
-        for event in events:
-            if isinstance(event, Delta):
-                first_token = first_token or perf_counter() - began
-                num_tokens += len(event.token_ids)
-                parts.append(event.text)
-                show(event.text)
-            elif isinstance(event, Finished):
-                end = event
-            if interrupt.asked:
-                break
-        events.close()
-    if end and end.reason == "error":
-        raise StepFailed(end.error or "the engine could not compute a step")
-    return Reply("".join(parts), end, num_tokens, first_token, perf_counter() - began)
+class Interrupt:
+    """Within it the first Ctrl-C calls `ask`; the second is KeyboardInterrupt, wherever the program
+    is then. So a generation ends between two steps, with the engine in good order."""
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        self._ask = ask
+        self._was_asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _heard(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._was_asked:
+            raise KeyboardInterrupt
+        self._was_asked = True
+        self._ask()
+
+
+def receive(stream: "Stream", show: Callable[[str], None]) -> "Completion":
+    """The whole answer, or what there was of it at Ctrl-C. Raises StepFailed."""
+    with Interrupt(stream.close):
+        for delta in stream:
+            show(delta.text)
+        return stream.completion
+
+
+def speed(answer: "Completion") -> str:
+    """How long the prompt took, and how fast tokens came after it."""
+    usage, timing = answer.usage, answer.timing
+    prompt = f"prompt of {usage.prompt_tokens} tokens"
+    if usage.cached_tokens:
+        prompt += f", {usage.cached_tokens} of them found in the cache,"
+    said = [f"{prompt} in {timing.waiting + timing.prefill:.2f} s"]
+    later = usage.completion_tokens - 1
+    pace = f" at {later / timing.decode:.1f} tokens/s" if later > 0 and timing.decode else ""
+    return " · ".join([*said, f"answer of {usage.completion_tokens} tokens{pace}"])
 
 
 def to_stdout(text: str) -> None:

@@ -28,7 +28,7 @@ def ask(*arguments):
     @app.command()
     @flags("asked", Asked, leave={"model"}, top_p=0.5)
     def command(model: str, *, asked):
-        seen.append(asked(model=model))
+        seen.append(Asked(model, **asked))
 
     said = CliRunner().invoke(app, list(arguments))
     return seen[0] if seen else said
