@@ -31,8 +31,8 @@ Told = tuple[str, Event]  # request id, what it is told
 
 class Engine:
     def __init__(self, config: Config, loaded: Loaded | None = None) -> None:
-        """Loads the model, which may fetch it, unless it is given. Raises NotFetched, BadCheckpoint,
-        BadConfig."""
+        """Loads the model, which may fetch it, unless it is given. Raises NotFetched,
+        BadCheckpoint, BadConfig."""
         loaded = load(config) if loaded is None else loaded
         self.config = config
         self.name: str = loaded.name

@@ -1,0 +1,236 @@
+"""The engine for servers: a thread of its own steps it, any event loop may ask and listen.
+
+Owns the thread and who listens to which request. The thread sleeps while there is no work, and is
+the only one that touches the Engine, its pure `check` aside.
+
+    submit ──▶ inbox ──▶ engine thread: add, cancel, step ──▶ one call to each loop ──▶ Listener
+"""
+
+import asyncio
+import logging
+from asyncio import AbstractEventLoop
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+from typing import Any, NoReturn, Self
+
+from octavo.config import Config, Plan
+from octavo.engine.engine import Engine, Told
+from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
+from octavo.loader.tokenizer import Tokenizer
+from octavo.types import Event, Finished, Request, Usage
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncEngine:
+    """
+    async with octavo.AsyncEngine(octavo.Config("smollm2")) as engine:
+        async for event in engine.submit(request): ...
+    """
+
+    def __init__(self, engine: Engine | Config) -> None:
+        """A Config is loaded by `start`. Whoever gives an Engine leaves it alone from then on."""
+        self._config = engine if isinstance(engine, Config) else engine.config
+        self._engine = None if isinstance(engine, Config) else engine
+        self._thread: Thread | None = None
+        self._inbox = SimpleQueue[Callable[[], None] | None]()  # None: end
+        self._lock = Condition()  # of what follows
+        self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
+        self._num_new = 0  # requests in the inbox
+        self._is_open = False
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise CapacityError("the engine has not started yet")
+        return self._engine
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.engine.tokenizer
+
+    @property
+    def max_context(self) -> int:
+        return self.engine.max_context
+
+    @property
+    def plan(self) -> Plan:
+        return self.engine.plan
+
+    @property
+    def fingerprint(self) -> str:
+        return self.engine.fingerprint
+
+    async def start(self) -> None:
+        """Loads the model if that is still to do. Raises NotFetched, BadCheckpoint, BadConfig."""
+        if self._engine is None:
+            self._engine = await asyncio.to_thread(Engine, self._config)
+        await asyncio.to_thread(getattr, self._engine, "fingerprint")  # reads the whole file, once
+        if self._thread is None:
+            self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
+            self._is_open = True
+            self._thread.start()
+
+    async def stop(self, drain: float = 0.0) -> None:
+        """Takes no more requests, gives those under way `drain` seconds, cancels the others."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(self._wait_for_all, drain)
+            self._inbox.put(None)
+            await asyncio.to_thread(thread.join)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def submit(self, request: Request) -> "Events":
+        """Called within the event loop that will listen. Raises BadRequest, QueueFull, and
+        CapacityError while the engine does not run."""
+        mailbox = _Mailbox(request, asyncio.get_running_loop())
+        self.engine.check(request)
+        with self._lock:
+            self._check_room(request)
+            self._mailboxes[request.id] = mailbox
+            self._num_new += 1
+        self._inbox.put(partial(self._add, request))
+        return Events(mailbox, leave=partial(self._inbox.put, partial(self._cancel, request.id)))
+
+    def _check_room(self, request: Request) -> None:
+        if not self._is_open:
+            raise CapacityError("the engine is not running: ask again when it is back")
+        if request.id in self._mailboxes:
+            raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
+        waiting, limit = self.engine.num_waiting + self._num_new, self._config.max_waiting
+        if waiting >= limit:
+            raise QueueFull(waiting, limit)
+
+    def _wait_for_all(self, seconds: float) -> None:
+        with self._lock:
+            self._is_open = False
+            self._lock.wait_for(lambda: not self._mailboxes, seconds)
+
+    # What follows runs in the engine's thread.
+
+    def _serve(self) -> None:
+        try:
+            while self._obey():
+                self._deliver(self.engine.step())
+            for id in list(self._mailboxes):
+                self.engine.cancel(id)
+            self._deliver(self.engine.step())
+        except Exception:
+            logger.exception("the engine failed")
+            self._give_up()
+
+    def _obey(self) -> bool:
+        """Does what the inbox asks, waiting for work; False: end."""
+        while True:
+            try:
+                command = self._inbox.get(block=not self.engine.has_work)
+            except Empty:
+                return True
+            if command is None:
+                return False
+            command()
+
+    def _add(self, request: Request) -> None:
+        with self._lock:
+            self._num_new -= 1
+        try:
+            self.engine.add(request)
+        except OctavoError as error:  # the queue was filled by preempted sequences meanwhile
+            self._deliver([(request.id, _failure(request, str(error)))])
+
+    def _cancel(self, id: str) -> None:
+        self.engine.cancel(id)
+
+    def _deliver(self, told: Iterable[Told]) -> None:
+        """One call into each loop, however many events."""
+        letters: dict[AbstractEventLoop, list[tuple[_Mailbox, Event]]] = defaultdict(list)
+        for id, event in told:
+            mailbox = self._mailboxes[id]
+            letters[mailbox.loop].append((mailbox, event))
+            if isinstance(event, Finished):
+                self._forget(id)
+        for loop, some in letters.items():
+            try:
+                loop.call_soon_threadsafe(_put, some)
+            except RuntimeError:  # the loop is closed: nobody listens any more
+                for mailbox, _ in some:
+                    self.engine.cancel(mailbox.request.id)
+
+    def _forget(self, id: str) -> None:
+        with self._lock:
+            del self._mailboxes[id]
+            self._lock.notify_all()
+
+    def _give_up(self) -> None:
+        """A bug of ours must leave nobody waiting."""
+        with self._lock:
+            self._is_open = False
+            left = [mailbox.request for mailbox in self._mailboxes.values()]
+        problem = "the engine failed: restart it, its log has the cause"
+        self._deliver([(request.id, _failure(request, problem)) for request in left])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mailbox:
+    request: Request
+    loop: AbstractEventLoop
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+
+
+def _put(letters: Iterable[tuple[_Mailbox, Event]]) -> None:
+    for mailbox, event in letters:
+        mailbox.events.put_nowait(event)
+
+
+def _failure(request: Request, problem: str) -> Finished:
+    usage = Usage(len(request.prompt_ids), completion_tokens=0, cached_tokens=0)
+    return Finished("error", usage, seed=request.params.seed or 0, error=problem)
+
+
+class Events(AsyncGenerator[Event, None]):
+    """A request's events; closed, cancelled or dropped before the last, the request is cancelled.
+    Unlike a generator's own, this `aclose` works before the first event, too."""
+
+    def __init__(self, mailbox: _Mailbox, leave: Callable[[], None]) -> None:
+        self._events, self._leave = mailbox.events, leave
+        self._is_over = False
+
+    async def asend(self, value: None) -> Event:
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            event = await self._events.get()
+        except asyncio.CancelledError:
+            self._end()
+            raise
+        self._is_over = isinstance(event, Finished)
+        return event
+
+    async def athrow(self, *error: Any) -> NoReturn:
+        self._end()
+        raise error[0]
+
+    async def aclose(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._leave()
+
+    def __del__(self) -> None:
+        self._end()
