@@ -1,5 +1,7 @@
 """What a model asks of a checkpoint, and GGUF's answers in Hugging Face's words."""
 
+import struct
+
 import numpy as np
 import pytest
 from checkpoints import HEAD_DIM, HEADS, HIDDEN, write_tiny
@@ -221,6 +223,7 @@ def test_a_file_of_a_vocabulary_alone_opens_whatever_it_is_for(tmp_path):
         (b"token_embd.weight", b"token_embx.weight", "embed_tokens.weight' is missing"),
         (b"output_norm.weight", b"output_normeweight", "model.norm.weight' is missing"),
         (b"blk.1.attn_q.bias", b"blk.1.attn_x.bias", "'blk.1.attn_x.bias' would not be used"),
+        (b"blk.1.attn_q.bias", b"model.norm.weight", "two tensors are model.norm.weight"),
         (b"blk.0.attn_norm.weight", b"blk.1.attn_norm.weight", "is there twice"),
         (b"blk.1.ffn_down.weight", b"blk.1.ffn_norm.weight", "is there twice"),
     ],
@@ -232,6 +235,14 @@ def test_tensors_that_are_missing_or_left_over_are_refused_by_name(tmp_path, nam
     path.write_bytes(content.replace(name, other))
     with pytest.raises(BadCheckpoint, match=words.replace(".", r"\.")):
         read_like_an_engine(open_checkpoint(path))
+
+
+def test_an_embedding_without_a_row_for_every_token_is_refused(tmp_path):
+    path = write_tiny(tmp_path / "tiny.gguf")
+    all_rows, too_few = (struct.pack("<2Q", HIDDEN, rows) for rows in (304, 303))
+    path.write_bytes(path.read_bytes().replace(all_rows, too_few))
+    with pytest.raises(BadCheckpoint, match="has 303 rows for 304 tokens"):
+        open_checkpoint(path)
 
 
 def raw(name, value):
