@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -31,7 +32,8 @@ def weight(raw: RawTensor) -> Weight:
     """A matrix repacked for the kernels (cpp/weights.h), or a vector as float32."""
     file = entry("octavo.quant", raw.format)
     if len(raw.shape) == 1:
-        vector: Tensor = file.dequantize(raw.data).reshape(-1)
+        # A copy: one that lies in the file would keep all of the file in memory.
+        vector: Tensor = np.array(file.dequantize(raw.data), np.float32).reshape(-1)
         return vector if raw.rows is None else vector[raw.rows]
     rows, columns = raw.shape
     step = max(8, SLICE_BYTES // max(1, raw.data.shape[1]) // 8 * 8)
@@ -223,12 +225,17 @@ def _linears(together: list[Node], native: "_cpu.Program") -> Iterator[Instructi
         if is_codes:
             read = Node("tiles", (x,), x.width)
             yield Instruction([x], [read], lambda a, to: native.quantize(a, x.width, to))
-        products = [(n.constants[0], _padded(n.constants[1])) for n in some]
+        yield Instruction([read], some, partial(_products, native, some))
 
-        def call(a: int, *out: int, products: list[tuple[object, object]] = products) -> None:
-            native.linear(a, [(w, b, to) for (w, b), to in zip(products, out, strict=True)])
 
-        yield Instruction([read], some, call)
+def _products(native: "_cpu.Program", nodes: list[Node], x: int, *out: int) -> None:
+    native.linear(
+        x,
+        [
+            (node.constants[0], _padded(node.constants[1]), to)
+            for node, to in zip(nodes, out, strict=True)
+        ],
+    )
 
 
 def _padded(bias: object) -> Tensor | None:

@@ -4,6 +4,7 @@ import ctypes
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,11 +20,10 @@ Row: TypeAlias = tuple[int, int, int]  # token id, position, sequence
 class Peer:
     def __init__(self, path: Path, *, threads: int, room: int, batch: int) -> None:
         try:
-            import llama_cpp
+            self._c: Any = import_module("llama_cpp")
         except ImportError as error:
             problem = "llama-cpp-python is not installed: pip install llama-cpp-python"
             raise BadConfig("peer", problem) from error
-        self._c: Any = llama_cpp
         with _silence(self._c):
             self._c.llama_backend_init()
             self._model = self._c.llama_model_load_from_file(
