@@ -60,7 +60,8 @@ def write_tiny(
     tied          no output head of its own
     biases        on q, k, v and o (llama)
     rope_factors  what Llama 3's scaling divides each of the 32 rotary frequencies by
-    metadata      more fields, or others' values, by GGUF key: str, bool, int, float or a list
+    metadata      more fields, or others' values, by GGUF key: str, bool, int, float or a list;
+                  None leaves one out
 
     Both have a hidden size of 256, an MLP of 512, 4 heads and 2 KV heads (gemma3: 1) of 64.
     """
@@ -73,7 +74,8 @@ def write_tiny(
     fields |= (_sentencepiece() if gemma else _byte_level()) | dict(metadata or {})
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in fields.items():
-        _add_field(writer, key, value)
+        if value is not None:
+            _add_field(writer, key, value)
     random = np.random.default_rng(seed)
     dealt = cycle([formats] if isinstance(formats, str) else formats)
     num_tokens = len(fields["tokenizer.ggml.tokens"])

@@ -2,66 +2,62 @@
 
 import os
 import signal
+from threading import Timer
 
 import pytest
+from checkpoints import write_tiny
 
-from octavo.cli._interrupt import Interrupt
-from octavo.cli._reply import receive
-from octavo.errors import StepFailed
-from octavo.types import Delta, Finished, Usage
+from octavo import LLM, SamplingParams
+from octavo.cli._reply import receive, speed
 
-END = Finished("stop", Usage(prompt_tokens=7, completion_tokens=2, cached_tokens=3), seed=1)
-
-
-def events(*all_of_them, closed):
-    try:
-        for event in all_of_them:
-            if event == "ctrl-c":
-                os.kill(os.getpid(), signal.SIGINT)
-            else:
-                yield event
-    finally:
-        closed.append(True)
+ENDLESS = SamplingParams(temperature=0, ignore_eos=True)
 
 
-def test_an_answer_is_shown_as_it_comes_and_counted():
-    shown, closed = [], []
-    stream = events(Delta("Hel", (1,)), Delta("", (2,)), Delta("lo", (3, 4)), END, closed=closed)
-    reply = receive(stream, shown.append)
-    assert (reply.text, "".join(shown)) == ("Hello", "Hello")
-    assert (reply.end, reply.num_tokens, closed) == (END, 4, [True])
-    assert "prompt of 7 tokens, 3 found again" in reply.speed
-    assert "answer of 4 tokens at" in reply.speed
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", context=32_768)
+    return LLM(path, memory=512 << 20, max_running=1, step_tokens=16)
 
 
-def test_ctrl_c_ends_it_after_the_token_under_way_and_the_engine_is_told():
-    closed = []
-    stream = events(Delta("a", (1,)), "ctrl-c", Delta("b", (2,)), Delta("c", (3,)), closed=closed)
-    reply = receive(stream, lambda text: None)
-    assert (reply.text, reply.end, closed) == ("ab", None, [True])
+def interrupt(_=""):
+    os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_second_ctrl_c_does_not_wait():
-    closed = []
-    stream = events("ctrl-c", "ctrl-c", Delta("a", (1,)), closed=closed)
+def test_an_answer_is_shown_as_it_comes_and_described(llm):
+    shown = []
+    asked = SamplingParams(max_tokens=9, seed=1, ignore_eos=True)
+    answer = receive(llm.stream("The sky", asked), shown.append)
+    assert "".join(shown) == answer.text
+    assert len(shown) > 1
+    assert f"prompt of {answer.usage.prompt_tokens} tokens in " in speed(answer)
+    assert "answer of 9 tokens at " in speed(answer)
+
+
+def test_ctrl_c_ends_it_and_the_next_answer_is_as_ever(llm):
+    asked = SamplingParams(temperature=0, max_tokens=9)
+    before = llm.generate("The sky", asked).text
+    answer = receive(llm.stream("The sky", ENDLESS), interrupt)
+    assert answer.finish_reason == "cancelled"
+    assert before.startswith(answer.text)
+    assert llm.generate("The sky", asked).text == before
+    assert not llm.engine.has_work
+
+
+def test_ctrl_c_ends_a_prompt_that_is_still_being_read(llm):
+    timer = Timer(0.05, interrupt)
+    timer.start()
+    answer = receive(llm.stream([5] * 30_000, ENDLESS), lambda text: None)
+    timer.join()
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("cancelled", 0)
+    assert speed(answer).endswith("answer of 0 tokens")
+
+
+def test_a_second_ctrl_c_does_not_wait(llm):
     with pytest.raises(KeyboardInterrupt):
-        receive(stream, lambda text: None)
-    assert closed == [True]
+        receive(llm.stream("The sky", ENDLESS), lambda text: (interrupt(), interrupt()))
 
 
-def test_ctrl_c_means_what_it_did_before_once_an_answer_is_over():
+def test_ctrl_c_means_what_it_did_before_once_an_answer_is_over(llm):
     before = signal.getsignal(signal.SIGINT)
-    with Interrupt():
-        assert signal.getsignal(signal.SIGINT) != before
+    receive(llm.stream("The sky", SamplingParams(max_tokens=1)), lambda text: None)
     assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_an_answer_that_failed_is_an_error():
-    failed = Finished("error", END.usage, seed=1, error="the step failed: why")
-    with pytest.raises(StepFailed, match="why"):
-        receive(events(Delta("a", (1,)), failed, closed=[]), lambda text: None)
-
-
-def test_an_answer_without_a_token_can_be_described():
-    reply = receive(events(END, closed=[]), lambda text: None)
-    assert reply.speed == "no token"
