@@ -1,3 +1,5 @@
+"""The frequencies, and what a checkpoint may say of them."""
+
 import numpy as np
 import pytest
 
