@@ -1,0 +1,195 @@
+"""Attention over pages in half precision, against the reference's formulas in double precision, and
+bit for bit against itself however a sequence is cut, placed, accompanied and computed.
+
+Pages that no request of the test has written are full of NaN and infinity (programs.Running).
+"""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from programs import ULP, Running, floats, meaning, model_of, noise, pages_for, steps
+
+from octavo.kernels import cpu
+from octavo.kernels.ops import KVLayer
+from octavo.kvcache.pool import PagePool
+from octavo.types import PAGE_SIZE, KVGroup
+
+SAME_SET = settings(  # the instruction set stays through all examples of one test
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SPAN = 256  # keys that the cpu home takes at a time
+LENGTH = 600  # tokens that the tables below have rows for
+
+
+class Heads:
+    """Attention alone: row i of three tables of noise is the query, key and value of token i."""
+
+    def __init__(self, kv_heads=2, share=2, head_dim=16, window=None, layers=2, loud=1.0):
+        self.group = KVGroup(layers, kv_heads, head_dim, window)
+        self.scale = head_dim**-0.5
+        self.q = noise(LENGTH, kv_heads * share * head_dim) * np.float32(loud)
+        self.k = noise(LENGTH, kv_heads * head_dim, seed=1)
+        self.v = noise(LENGTH, kv_heads * head_dim, seed=2)
+
+    def forward(self, ops, load):
+        q, k, v = (ops.embed(load(floats(table))) for table in (self.q, self.k, self.v))
+        return ops.attention(q, k, v, KVLayer(0, self.group.num_layers - 1), self.scale)
+
+    def running(self, *, threads=1, pages=64):
+        model = model_of(self.forward, cpu.weight, (self.group,))
+        return Running(cpu, model, threads=threads, pages=pages, tokens=LENGTH)
+
+    def exact(self, tokens, table):
+        """The answers to tokens [0, end) of one sequence, in double precision over half pages."""
+        pool = PagePool(self.group, 64, "float16")
+        return meaning(self.forward, steps([(tokens, 0, table)], 1), [pool])
+
+    def allowed(self, keys):
+        """A score is a sum of head_dim products, so it is off by d = (head_dim + 2) ulps of
+        |q| |k| at most; then e^score is off by a share of d, against the largest score by 2d, and
+        so is the sum that divides it: 4d. exp itself adds 4 ulps, each of the sums over keys one a
+        key, merging and dividing some 8 a span. All of it counts in values of |v| at most."""
+        q = self.q.reshape(LENGTH, self.group.kv_heads, -1, self.group.head_dim) * self.scale
+        k = self.k.reshape(LENGTH, self.group.kv_heads, 1, self.group.head_dim)
+        longest = [np.linalg.norm(x.astype(float), axis=3).max() for x in (q, k)]
+        off = (self.group.head_dim + 2) * longest[0] * longest[1]
+        return (4 * off + 8 + 2 * keys + 8 * (1 + keys / SPAN)) * ULP * np.abs(self.v).max()
+
+
+@pytest.mark.parametrize("head_dim", [16, 64, 128, 256])
+@pytest.mark.parametrize("share", [1, 3, 4, 8])
+def test_every_head_size_and_sharing(head_dim, share, instruction_set):
+    heads = Heads(kv_heads=2, share=share, head_dim=head_dim)
+    check_exact(heads, [37])
+    check_exact(heads, [20, 1, 16])
+
+
+@pytest.mark.parametrize("window", [1, 5, 16, 24, 255, 256, 300, None])
+def test_windows_smaller_and_larger_than_pages_and_spans(window, instruction_set):
+    check_exact(Heads(kv_heads=1, share=3, window=window), [250, 1, 1, 20, 300, LENGTH - 572])
+
+
+def test_scores_of_hundreds_do_not_overflow(instruction_set):
+    check_exact(Heads(loud=100), [40])
+
+
+def check_exact(heads, chunks):
+    total, table = sum(chunks), pages_for(sum(chunks), seed=len(chunks))
+    got = in_chunks(heads.running(), chunks, table)
+    keys = min(total, heads.group.window or total)
+    error = np.abs(got - heads.exact(range(total), table))
+    assert error.max() <= heads.allowed(keys)
+
+
+def in_chunks(running, chunks, table, first=0):
+    """A sequence whose token i is i, so many tokens a step."""
+    answers = []
+    for count in chunks:
+        answers.append(running.step((range(first, first + count), first, table)))
+        first += count
+    return np.concatenate(answers)
+
+
+@SAME_SET
+@given(
+    chunks=st.lists(st.integers(1, 200), min_size=1, max_size=6),
+    window=st.sampled_from([None, 7, 40, 280]),
+    threads=st.integers(1, 3),
+    share=st.sampled_from([1, 3, 8]),
+    seed=st.integers(0, 99),
+)
+def test_how_a_prompt_is_cut_and_placed_does_not_change_a_bit(
+    instruction_set, chunks, window, threads, share, seed
+):
+    heads = Heads(kv_heads=2, share=share, window=window)
+    chunks = chunks[: int(np.searchsorted(np.cumsum(chunks), LENGTH, side="right"))] or [1]
+    total = sum(chunks)
+    whole = in_chunks(heads.running(), [total], range(64))
+    cut = in_chunks(heads.running(threads=threads), chunks, pages_for(total, seed))
+    np.testing.assert_array_equal(cut, whole)
+
+
+@SAME_SET
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 40)), min_size=2, max_size=17),
+    window=st.sampled_from([None, 20, 280]),
+    threads=st.integers(1, 3),
+)
+def test_neighbours_do_not_change_a_bit(instruction_set, lengths, window, threads):
+    """Each sequence has a past and brings some tokens: one (a decode) or more (a chunk)."""
+    heads, pages = Heads(window=window), np.random.default_rng(0).permutation(17 * 22)
+    together, one = heads.running(threads=threads, pages=17 * 22), heads.running()
+    sequences, alone = [], []
+    for i, (past, new) in enumerate(lengths):
+        token_ids = np.arange(past + new) + 7 * i  # so that sequences differ
+        sequences.append((token_ids[past:], past, pages[22 * i : 22 * i + 22]))
+        if past:
+            together.step((token_ids[:past], 0, sequences[-1][2]))
+            one.step((token_ids[:past], 0, range(22)))
+        alone.append(one.step((token_ids[past:], past, range(22))))
+    np.testing.assert_array_equal(together.step(*sequences), np.concatenate(alone))
+
+
+@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_one_decode_cut_between_threads_has_the_same_bits(window, threads, instruction_set):
+    """One query over three spans is cut by spans where more than one thread waits for work."""
+    heads, table = Heads(kv_heads=1, share=3, window=window), pages_for(LENGTH)
+    one, many = heads.running(), heads.running(threads=threads)
+    for running in (one, many):
+        in_chunks(running, [300, LENGTH - 310], table)
+    decodes = [1] * 10
+    last = in_chunks(one, decodes, table, first=LENGTH - 10)
+    np.testing.assert_array_equal(in_chunks(many, decodes, table, first=LENGTH - 10), last)
+
+
+def test_keys_and_values_are_stored_as_numpy_rounds_them(instruction_set):
+    """Every float16 between two neighbours, ties, subnormal numbers, and too large ones."""
+    heads = Heads(kv_heads=1, share=1, head_dim=64)
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    above = np.nextafter(halves, np.float32(np.inf))
+    ties = (halves[:-1] + halves[1:]) / 2
+    values = np.concatenate([halves, above, ties, [np.nextafter(ties, np.float32(0))][0]])
+    values = np.random.default_rng(0).permutation(np.concatenate([values, -values]))
+    for start in range(0, len(values) - LENGTH * 64, LENGTH * 64):
+        heads.k = values[start : start + LENGTH * 64].reshape(LENGTH, 64)
+        heads.v = np.roll(heads.k, 1)
+        running = heads.running()
+        in_chunks(running, [LENGTH], range(38))
+        keys, stored = running.pools[0].keys(1)[:38, 0], running.pools[0].values(1)[:38, 0]
+        by_token = np.moveaxis(keys, 1, 2).reshape(-1, 64)[:LENGTH]
+        np.testing.assert_array_equal(by_token, heads.k.astype(np.float16))
+        np.testing.assert_array_equal(stored.reshape(-1, 64)[:LENGTH], heads.v.astype(np.float16))
+
+
+def test_nothing_is_written_but_the_tokens_own_slots(instruction_set):
+    heads, table = Heads(layers=3), pages_for(37)
+    running = heads.running()
+    before = running.pools[0].pages.copy()
+    running.step((range(37), 0, table))
+    pool = running.pools[0]
+    written = before.view(np.uint16) != pool.pages.view(np.uint16)
+    assert not written[:, :2].any(), "other layers'"
+    slots = np.zeros((64, PAGE_SIZE), bool)
+    slots[table] = np.arange(48).reshape(3, 16) < 37
+    keys = written[:, 2, 0].reshape(64, 2, 16, PAGE_SIZE)
+    values = written[:, 2, 1].reshape(64, 2, PAGE_SIZE, 16)
+    np.testing.assert_array_equal(keys.all(axis=(1, 2)), slots)
+    np.testing.assert_array_equal(keys.any(axis=(1, 2)), slots)
+    np.testing.assert_array_equal(values.any(axis=(1, 3)), slots)
+
+
+@pytest.mark.parametrize("window", [20, 300])
+def test_pages_that_left_the_window_are_not_read(window, instruction_set):
+    heads, table = Heads(window=window), pages_for(LENGTH)
+    kept, given_back = heads.running(threads=2), heads.running(threads=2)
+    for running in (kept, given_back):
+        in_chunks(running, [LENGTH - 1], table)
+    gone = np.array(table)
+    left = slice(0, (LENGTH - window) // PAGE_SIZE)
+    given_back.pools[0].pages[gone[left]] = np.nan
+    gone[left] = 2**31 - 1
+    now = [LENGTH - 1]
+    last = kept.step((now, LENGTH - 1, table))
+    np.testing.assert_array_equal(given_back.step((now, LENGTH - 1, gone)), last)
