@@ -4,6 +4,8 @@ OctavoError                500
 ├── UsageError             400   the caller must change something
 │   ├── BadConfig                an option is out of range or contradicts another
 │   ├── BadRequest               the request cannot be served as written
+│   │   └── PromptTooLong        it leaves no room in the context for an answer
+│   ├── BodyTooLarge       413   an HTTP body that nobody will read
 │   ├── BadCheckpoint            the file is not what it claims to be
 │   ├── NotFetched               a model could not be brought here
 │   └── UnknownName        404   no such model, format, endpoint
@@ -36,6 +38,22 @@ class BadRequest(UsageError):
     def __init__(self, problem: str, field: str | None = None) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
         self.field = field
+
+
+class PromptTooLong(BadRequest):
+    def __init__(self, num_tokens: int, max_context: int, field: str) -> None:
+        super().__init__(
+            f"{num_tokens} tokens and one to answer exceed the maximum context length of "
+            f"{max_context} tokens: shorten it",
+            field,
+        )
+
+
+class BodyTooLarge(UsageError):
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than {limit} bytes: send less")
 
 
 class BadCheckpoint(UsageError):

@@ -1,7 +1,7 @@
 """The HTTP server: an app made of whatever protocols/ holds, and the process around it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import cast
@@ -36,7 +36,8 @@ def create_app(engine: Engine) -> Starlette:
 
     dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
     posts = [Route(d.PATH, Endpoint(d, engine).answer, methods=["POST"]) for d in dialects]
-    card = _card(engine)
+    created = int(time.time())
+    card = partial(_card, engine, created)  # an engine has a name only once it has started
     app = Starlette(
         routes=[
             *posts,
@@ -51,26 +52,26 @@ def create_app(engine: Engine) -> Starlette:
     return app
 
 
-def _card(engine: Engine) -> Json:
+def _card(engine: Engine, created: int) -> Json:
     return {
         "id": engine.name,
         "object": "model",
-        "created": int(time.time()),
+        "created": created,
         "owned_by": "octavo",
         "max_model_len": engine.max_context,  # vLLM's word for it
     }
 
 
-async def _models(card: Json, http: HttpRequest) -> Response:
-    return _json({"object": "list", "data": [card]})
+async def _models(card: Callable[[], Json], http: HttpRequest) -> Response:
+    return _json({"object": "list", "data": [card()]})
 
 
-async def _model(card: Json, http: HttpRequest) -> Response:
-    asked = http.path_params["id"]
-    if asked != card["id"]:
-        error = UnknownName("this server", asked, close=[card["id"]])
+async def _model(card: Callable[[], Json], http: HttpRequest) -> Response:
+    served, asked = card(), http.path_params["id"]
+    if asked != served["id"]:
+        error = UnknownName("this server", asked, close=[served["id"]])
         return refusal(problem(error), error.status)
-    return _json(card)
+    return _json(served)
 
 
 async def _health(http: HttpRequest) -> Response:

@@ -22,7 +22,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from octavo.errors import BadRequest, OctavoError, StepFailed, UnknownName, UsageError
+from octavo.errors import BodyTooLarge, OctavoError, PromptTooLong, StepFailed, UnknownName
 from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
 from octavo.server.running import Engine, Running
 from octavo.types import Event, Json, Request
@@ -47,13 +47,6 @@ class Dialect(Protocol):
     def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
     def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
     def problem(self, error: OctavoError) -> Json: ...
-
-
-class BodyTooLarge(UsageError):
-    status = 413
-
-    def __init__(self) -> None:
-        super().__init__(f"the body is larger than {MAX_BODY} bytes, send less")
 
 
 class Endpoint:
@@ -100,21 +93,21 @@ class Endpoint:
             id=f"{self.dialect.PREFIX}-{uuid4().hex}",
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
-            prompt_ids=tuple(tuple(self._ids(prompt)) for prompt in call.prompts),
+            prompt_ids=tuple(self._ids(prompt) for prompt in call.prompts),
             tokenizer=self.engine.tokenizer,
         )
 
-    def _ids(self, prompt: Prompt) -> Sequence[int]:
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
         match prompt:
+            case Chat(messages):
+                field, ids = "messages", self.engine.tokenizer.chat_ids(messages)
             case str():
-                return self.engine.tokenizer.prompt_ids(prompt)
-            case Chat():
-                return self.engine.tokenizer.chat_ids(prompt.messages)
-        beyond = [token for token in prompt if token >= self.engine.tokenizer.vocab_size]
-        if beyond:
-            limit = self.engine.tokenizer.vocab_size
-            raise BadRequest(f"token id {beyond[0]} is not in [0, {limit})", "prompt")
-        return prompt
+                field, ids = "prompt", self.engine.tokenizer.prompt_ids(prompt)
+            case _:
+                field, ids = "prompt", prompt
+        if len(ids) >= self.engine.max_context:
+            raise PromptTooLong(len(ids), self.engine.max_context, field)
+        return tuple(ids)
 
 
 class Stream(EventSourceResponse):
@@ -144,7 +137,7 @@ async def _body(http: HttpRequest) -> bytes:
     async for part in http.stream():
         raw += part
         if len(raw) > MAX_BODY:
-            raise BodyTooLarge
+            raise BodyTooLarge(MAX_BODY)
     return bytes(raw)
 
 

@@ -8,6 +8,7 @@ A second signal ends everything at once.
 
 import asyncio
 import socket
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -17,6 +18,7 @@ from octavo.server.app import create_app
 from octavo.server.running import Engine
 
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
+BACKLOG = 2048  # connections that wait to be taken
 
 
 class Server(uvicorn.Server):
@@ -40,19 +42,23 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        drain = asyncio.create_task(self._drain())
+        over = asyncio.Event()
+        drain = asyncio.create_task(self._drain(over))
         try:
             await super().shutdown(sockets)
         finally:
-            drain.cancel()
+            over.set()
+            await drain
 
-    async def _drain(self) -> None:
-        await asyncio.sleep(self.drain_seconds)
+    async def _drain(self, over: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), self.drain_seconds)
         await self.engine.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises BadConfig."""
+    """A socket that clients may connect to from now on; port 0 takes a free one. Raises
+    BadConfig."""
     if not 0 <= port < 2**16:
         raise BadConfig("port", f"{port} is not in [0, {2**16})")
     listener = None
@@ -62,6 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, number)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)
     except OSError as error:
         if listener:
             listener.close()

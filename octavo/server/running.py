@@ -18,10 +18,14 @@ logger = logging.getLogger(__name__)
 class Engine(Protocol):
     """What the server asks of an engine: octavo.AsyncEngine, or a small one in tests."""
 
-    name: str
-    fingerprint: str
-    max_context: int  # tokens
-    tokenizer: Tokenizer
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def max_context(self) -> int: ...  # tokens of a prompt and its answer together
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -42,7 +46,7 @@ class Running:
         try:
             for request in requests:
                 running._streams.append(engine.submit(request))
-        except OctavoError:
+        except Exception:
             await running.close()
             raise
         return running

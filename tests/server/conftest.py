@@ -14,7 +14,6 @@ from octavo.types import Delta, Finished, PromptScored, TokenLogprob, Usage
 
 
 class ByteTokenizer:
-    vocab_size = 257
     bos_id = 256
 
     def token_bytes(self, token_id, *, special=False):
@@ -34,7 +33,7 @@ class EchoEngine:
 
     name = "echo"
     fingerprint = "fp_echo"
-    max_context = 4096
+    max_context = 8192
 
     def __init__(self, pace=0.0):
         self.tokenizer = ByteTokenizer()
@@ -52,6 +51,8 @@ class EchoEngine:
     def submit(self, request):
         if not request.prompt_ids:
             raise BadRequest("it has no tokens", "prompt")
+        if max(request.prompt_ids) > 256:
+            raise BadRequest(f"token {max(request.prompt_ids)} is not in [0, 257)", "prompt")
         if bytes(request.prompt_ids) == b"full":
             raise QueueFull(waiting=3, limit=3)
         self.requests.append(request)

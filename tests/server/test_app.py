@@ -191,10 +191,19 @@ def test_a_body_too_large_is_refused_unread(http):
     assert (reply.status_code, reply.json()["error"]["type"]) == (413, "invalid_request_error")
 
 
-def test_a_large_prompt_is_read_beside_the_event_loop(client):
-    text = "ab" * 20_000
-    answer = client.completions.create(model="echo", prompt=text, max_tokens=2)
-    assert (answer.choices[0].text, answer.usage.prompt_tokens) == ("ab", 40_000)
+def test_large_prompts_are_read_beside_the_event_loop(client):
+    texts = ["ab" * 3000] * 4
+    answer = client.completions.create(model="echo", prompt=texts, max_tokens=2)
+    assert (answer.choices[3].text, answer.usage.prompt_tokens) == ("ab", 24_000)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_in_its_own_words(client):
+    with pytest.raises(openai.BadRequestError, match=r"9000 tokens .* 8192") as refusal:
+        client.chat.completions.create(**said("a" * 9000))
+    assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.completions.create(model="echo", prompt=[[1], [1] * 8192])
+    assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "prompt")
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 2}, {"stream": True}, {"stream": True, "n": 2}])

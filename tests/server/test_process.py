@@ -41,7 +41,6 @@ def streaming(url, text):
 
 def test_a_port_in_use_is_one_sentence():
     with listen("127.0.0.1", 0) as first:
-        first.listen()
         port = first.getsockname()[1]
         with pytest.raises(BadConfig, match=rf"127.0.0.1:{port} cannot be opened .*in use"):
             listen("127.0.0.1", port)

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
-from octavo.errors import BadRequest, OctavoError, QueueFull, UnknownName
+from octavo.errors import BadRequest, OctavoError, PromptTooLong, QueueFull, UnknownName
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -143,6 +143,8 @@ def problem(error: OctavoError) -> Json:
     match error:
         case UnknownName():
             kind, code, param = "invalid_request_error", "model_not_found", "model"
+        case PromptTooLong(field=field):
+            kind, code, param = "invalid_request_error", "context_length_exceeded", field
         case BadRequest(field=field):
             kind, param = "invalid_request_error", field
         case QueueFull():
