@@ -79,17 +79,7 @@ def test_a_bug_is_hinted_at_and_shown_when_asked(octavo, monkeypatch):
     assert isinstance(octavo("--traceback", "list").exception, ZeroDivisionError)
 
 
-def program(*arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", "from octavo.cli import main; main()", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def test_the_version_is_said_at_once(home):
+def test_the_version_is_said_at_once(program):
     began = time.monotonic()
     said = program("--version").communicate(timeout=60)
     assert said[0].startswith("octavo 0.")
@@ -106,7 +96,7 @@ def test_the_version_needs_no_heavy_import(home):
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_reader_that_leaves_ends_the_program_quietly(home):
+def test_a_reader_that_leaves_ends_the_program_quietly(program, home):
     kept = home / "models" / "hf" / "org" / "repo"
     kept.mkdir(parents=True)
     for number in range(400):  # more than a pipe holds
@@ -115,4 +105,3 @@ def test_a_reader_that_leaves_ends_the_program_quietly(home):
     process.stdout.close()
     assert process.wait(60) == 141
     assert process.stderr.read() == ""
-    process.stderr.close()

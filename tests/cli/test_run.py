@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 from checkpoints import write_tiny
@@ -113,32 +111,22 @@ def test_a_misspelt_model_is_noticed(tmp_path, monkeypatch):
     assert "the model's name is 'smollm2'" in said.stderr
 
 
-def program(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", "from octavo.cli import main; main()", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def test_ctrl_c_ends_the_answer_and_leaves_it_on_the_screen(tiny):
+def test_ctrl_c_ends_the_answer_and_leaves_it_on_the_screen(program, tiny):
     process = program("run", tiny, "Why?", *ENDLESS)
     begun = process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (begun + out).endswith(b"\n")
-    assert err == b""
+    assert (begun + out).endswith("\n")
+    assert err == ""
 
 
-def test_a_reader_that_leaves_ends_the_answer_quietly(tiny):
+def test_a_reader_that_leaves_ends_the_answer_quietly(program, tiny):
     process = program("run", tiny, "Why?", *ENDLESS)
     process.stdout.read(1)
     process.stdout.close()
     assert process.wait(60) == 141
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    assert process.stderr.read() == ""
 
 
 def chat(*lines, flags=()):

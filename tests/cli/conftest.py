@@ -1,0 +1,23 @@
+import subprocess
+import sys
+
+import pytest
+
+MAIN = "from octavo.cli import main; main()"
+
+
+@pytest.fixture
+def program():
+    """program(*arguments) starts octavo as a process of its own; none outlives the test."""
+    started = []
+
+    def start(*arguments, **options):
+        command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, text=True, **(pipes | options)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:  # closes its pipes and waits
+            process.kill()

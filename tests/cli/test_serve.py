@@ -1,0 +1,42 @@
+"""octavo serve as a process: it says where it listens and what it takes, answers, and ends."""
+
+import json
+import re
+import signal
+import socket
+import urllib.request
+
+import pytest
+from checkpoints import write_tiny
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+def test_it_says_where_it_is_and_what_it_takes_and_ends_with_ctrl_c(program, tiny):
+    limits = ("--memory", "64MiB", "--max-context", 256)
+    process = program("serve", tiny, "--port", 0, *limits)
+    place, memory = process.stderr.readline(), process.stderr.readline()
+    url = re.fullmatch(r"tiny at (http://127\.0\.0\.1:\d+/v1)\n", place)[1]
+    assert "of 67.1 MB allowed: weights" in memory
+    assert "context 256 tokens" in memory
+    body = {"model": "tiny", "prompt": "The sky", "max_tokens": 3}
+    asked = urllib.request.Request(
+        f"{url}/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        assert json.load(answer)["usage"]["completion_tokens"] == 3
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+def test_a_port_that_is_taken_is_said_before_the_model_is_looked_for(program):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = program("serve", "./absent.gguf", "--port", port)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"{port} cannot be opened" in said
+    assert len(said.splitlines()) == 1
