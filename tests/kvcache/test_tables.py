@@ -29,6 +29,10 @@ def visible(window, position):
     return range(0 if window is None else max(0, position - window + 1), position)
 
 
+def is_empty(table):
+    return not (any(map(len, table.pages)) or any(table.first) or table.num_named)
+
+
 class Running:
     """A sequence as the scheduler would have it."""
 
@@ -40,21 +44,26 @@ class PagesOnPaper(RuleBasedStateMachine):
     """Prompts are made of few words of a page each, so that they often share prefixes."""
 
     @initialize(
-        windows=st.lists(st.sampled_from([None, 1, 5, 16, 17, 40]), min_size=1, max_size=3),
-        num_pages=st.integers(5, 14),
+        groups=st.lists(
+            st.tuples(st.sampled_from([None, 1, 5, 16, 17, 40]), st.integers(5, 14)),
+            min_size=1,
+            max_size=3,
+        )
     )
-    def begin(self, windows, num_pages):
-        self.windows = windows
-        self.num_pages = [num_pages + i for i in range(len(windows))]
-        self.tables = tables_of(windows, self.num_pages)
-        self.slots = [{} for _ in windows]  # (page, slot) -> the tokens up to there
-        self.index = [{} for _ in windows]  # the tokens up to a page's end -> page
+    def begin(self, groups):
+        self.windows = [window for window, _ in groups]
+        self.num_pages = [pages for _, pages in groups]
+        self.tables = tables_of(self.windows, self.num_pages)
+        self.slots = [{} for _ in groups]  # (page, slot) -> the tokens up to there
+        self.index = [{} for _ in groups]  # the tokens up to a page's end -> page
         self.running = []
 
     @rule(words=st.lists(st.sampled_from([2, 3]), max_size=6), rest=st.integers(1, 20))
     def start(self, words, rest):
         tokens = [word for word in words for _ in range(PAGE_SIZE)] + [0] * rest
-        table = self.tables.open()
+        self._begin(self.tables.open(), tokens)
+
+    def _begin(self, table, tokens):
         prefix = self.tables.find(table, tokens)
         assert prefix.num_tokens == self._longest(tokens)
         self.tables.hold(table, prefix)
@@ -125,11 +134,13 @@ class PagesOnPaper(RuleBasedStateMachine):
                 assert seen == tuple(sequence.tokens[: position + 1])
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def release(self, data):
+    @rule(data=st.data(), begins_again=st.booleans())
+    def release(self, data, begins_again):
         sequence = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.tables.release(sequence.table)
-        assert [list(pages) for pages in sequence.table.pages] == [[] for _ in self.windows]
+        assert is_empty(sequence.table)
+        if begins_again:
+            self._begin(sequence.table, sequence.tokens)
 
     @invariant()
     def every_page_is_free_or_held_and_findable_as_on_paper(self):
@@ -211,6 +222,16 @@ def test_a_prefix_is_as_long_as_the_group_that_has_lost_most_of_it():
     other = computed(tables, [7] * 60)  # takes what has left the window, and the unnamed page
     assert found(tables, list(range(97))) == 96
     tables.extend(other, 80)  # and one page of the last window, its tail
+    assert found(tables, list(range(97))) == 0
+
+
+def test_a_prefix_that_one_group_shortens_is_asked_of_the_others_again():
+    tables = tables_of([20, None], [7, 7])
+    tables.release(computed(tables, list(range(97))))
+    other = tables.open()
+    tables.extend(other, 48)  # the unnamed page, then two heads here and two tails there
+    assert found(tables, list(range(97))) == 64
+    tables.extend(other, 64)  # the third head is what a query after the third page would see
     assert found(tables, list(range(97))) == 0
 
 
