@@ -59,7 +59,7 @@ class Batch:
 class SamplingParams:
     """How the next token is chosen. Defaults ask for nothing special."""
 
-    max_tokens: int | None = None  # None: until the context is full
+    max_tokens: int | None = None  # of the answer; None: until the context is full
     temperature: float = 1.0  # 0: greedy
     top_k: int | None = None  # keep the k likeliest
     top_p: float = 1.0  # keep the likeliest that together reach this probability

@@ -31,7 +31,7 @@ def flags(parameter: str, kind: type, *, leave: set[str], **defaults: object) ->
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=_listed(defaults.get(field.name, _default(field))),
-            annotation=_option(field.name, hints[field.name], helps.get(field.name, "")),
+            annotation=_option(field.name, hints[field.name], _help(helps, field, defaults)),
         )
         for field in chosen
     ]
@@ -55,6 +55,16 @@ def comments(kind: type) -> dict[str, str]:
     """What stands beside each field: "    top_p: float = 1.0  # keep the likeliest ..." """
     lines = re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.MULTILINE)
     return {name: comment[:1].upper() + comment[1:] + "." for name, comment in lines}
+
+
+def _help(helps: dict[str, str], field: Field[Any], defaults: dict[str, object]) -> str:
+    """What None means is of use where leaving the flag out means None."""
+    about, none, meaning = helps.get(field.name, "").partition("None: ")
+    if not none:
+        return about
+    if field.name in defaults:
+        return about.rstrip("; ") + "."
+    return f"{about}{'if' if about else 'If'} not given: {meaning}"
 
 
 def _default(field: Field[Any]) -> Any:

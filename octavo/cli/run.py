@@ -27,8 +27,10 @@ NOT_SHOWN = {"logit_bias", "logprobs", "prompt_logprobs"}
 @flags("config", Config, leave=ALONE)
 @flags("params", SamplingParams, leave=NOT_SHOWN, max_tokens=512, temperature=0.7, top_p=0.95)
 def command(
-    first: Annotated[str | None, typer.Argument(metavar="[MODEL]", show_default=False)] = None,
-    second: Annotated[str | None, typer.Argument(metavar="[PROMPT]", show_default=False)] = None,
+    first: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=f"A model's name or path; {hub.DEFAULT}.")
+    ] = None,
+    second: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to answer.")] = None,
     *,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is.")] = False,

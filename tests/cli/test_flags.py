@@ -15,7 +15,7 @@ from octavo.types import SamplingParams
 @dataclass(frozen=True)
 class Asked:
     model: str
-    memory: int | None = None  # bytes to take
+    memory: int | None = None  # bytes to take; None: all
     top_p: float = 1.0  # keep the likeliest
     stop: tuple[str, ...] = ()  # text that ends it
     cache: bool = True  # look things up
@@ -23,7 +23,7 @@ class Asked:
 
 def ask(*arguments):
     seen = []
-    app = typer.Typer()
+    app = typer.Typer(rich_markup_mode=None)
 
     @app.command()
     @flags("asked", Asked, leave={"model"}, top_p=0.5)
@@ -46,9 +46,9 @@ def test_every_kind_of_field_is_read():
 
 
 def test_the_comment_beside_a_field_is_its_help():
-    said = ask("--help").output
+    said = " ".join(ask("--help").output.split())
     assert "Keep the likeliest." in said
-    assert "Bytes to take." in said
+    assert "Bytes to take; if not given: all." in said
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--memory", "much"), ("--top-p", "x")])
