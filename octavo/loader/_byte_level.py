@@ -23,8 +23,8 @@ class ByteLevel:
         """`ids` holds the tokens that text may become. Raises BadCheckpoint."""
         self._vocabulary = vocabulary
         cuts = pretokenizers.named(vocabulary.pre or "default")
-        merges = [_pair(merge) for merge in vocabulary.merges or ()]
-        self._pipeline = Pipeline(_model(ids, merges, whole_pieces=cuts.whole_pieces))
+        merges = _merges(vocabulary, ids)
+        self._pipeline = Pipeline(models.BPE(ids, merges, ignore_merges=cuts.whole_pieces))
         self._pipeline.pre_tokenizer = cuts.build()
         if (normalizer := cuts.normalizer()) is not None:
             self._pipeline.normalizer = normalizer
@@ -48,20 +48,13 @@ def user_defined(vocabulary: Vocabulary, ids: Iterable[int]) -> list[AddedToken]
     ]
 
 
-def _pair(merge: str) -> tuple[str, str]:
-    left, space, right = merge.partition(" ")
-    if not (left and space and right):
-        raise BadCheckpoint(f"tokenizer.ggml.merges: {merge!r} is not two tokens and a space")
-    return left, right
-
-
-def _model(ids: dict[str, int], merges: list[tuple[str, str]], *, whole_pieces: bool) -> models.BPE:
-    try:
-        return models.BPE(ids, merges, ignore_merges=whole_pieces)
-    except Exception:  # a merge of, or to, what text may not become: it can never happen
-        possible = [
-            (left, right)
-            for left, right in merges
-            if left in ids and right in ids and left + right in ids
-        ]
-        return models.BPE(ids, possible, ignore_merges=whole_pieces)
+def _merges(vocabulary: Vocabulary, ids: dict[str, int]) -> list[tuple[str, str]]:
+    """Without those of, or to, what text may not become: they can never happen."""
+    merges = []
+    for merge in vocabulary.merges or ():
+        left, space, right = merge.partition(" ")
+        if left + right in ids and left in ids and right in ids:
+            merges.append((left, right))
+        elif not space:
+            raise BadCheckpoint(f"tokenizer.ggml.merges: {merge!r} is not two tokens and a space")
+    return merges

@@ -25,8 +25,9 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SECONDS: Final = 5.0
-MAX_SIZE: Final = 1 << 26  # characters, and 16 for an item, that one render may make in all
-_ITEM: Final = 16
+MAX_SIZE: Final = 1 << 26  # characters, and 64 for an item, that one render may make in all
+_ITEM: Final = 64
+_SLOW: Final = 64  # what a character costs that a regular expression reads
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -74,6 +75,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._meter.add(_growth(callee.__name__, callee.__self__, args, kwargs))
         return self._kept(super().call(context, callee, *args, **kwargs))
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """The sandbox replaces `text.format` by a function of its own, which `call` cannot know."""
+        if (formatted := super().wrap_str_format(value)) is None:
+            return None
+
+        def metered(*args: Any, **kwargs: Any) -> str:
+            self._meter.add(_growth("format", value.__self__, args, kwargs))
+            return formatted(*args, **kwargs)
+
+        return metered
+
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         self._meter.add(_product(operator, left, right))
         return self._kept(super().call_binop(context, operator, left, right))
@@ -90,6 +102,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             yield item
 
     def _kept(self, value: Any) -> Any:
+        """Counts a value. What is made one by one while read becomes a list, so that it is counted
+        before anybody reads it."""
+        value = list(value) if isinstance(value, Iterator) else value
+        self._meter.add(_ITEM)
         self._meter.weigh(value)
         return value
 
@@ -229,6 +245,8 @@ def _growth(name: str, value: Any, args: Iterable[Any], kwargs: Mapping[str, Any
             return widths * (1 + value.count("\n") + value.count("\t") + value.count(" "))
         case "tojson":
             return whole * len(repr(value)) if whole else 0
+        case "urlize" | "striptags" | "title" | "wordcount":
+            return _SLOW * _length(value)
     return whole
 
 

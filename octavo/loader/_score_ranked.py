@@ -17,6 +17,7 @@ from tokenizers import Tokenizer as Pipeline
 from octavo.loader.vocabulary import TokenType, Vocabulary
 
 SPACE: Final = "▁"
+_BYTES: Final = [f"<0x{byte:02X}>" for byte in range(256)]
 # Finding a text's tokens costs about 10 us a character, finding all merges about 1 s.
 _CHARACTERS_BEFORE_ALL: Final = 100_000
 
@@ -25,8 +26,9 @@ class ScoreRanked:
     def __init__(self, vocabulary: Vocabulary, ids: dict[str, int]) -> None:
         """`ids` holds the tokens that text may become."""
         self._scores, self._types = vocabulary.scores or [], vocabulary.types
-        self._ids = {token.replace(" ", SPACE): i for token, i in ids.items()}
-        self._bytes = {t: i for t, i in ids.items() if self._types[i] == TokenType.BYTE}
+        spaced = [token for token in ids if " " in token]
+        self._ids = ids | {token.replace(" ", SPACE): ids[token] for token in spaced}
+        self._bytes = {token: ids[token] for token in _BYTES if token in ids}
         self._unknown = _unknown(vocabulary) if len(self._bytes) < 256 else None
         self._lengths = sorted({len(token) for token in self._ids})
         self._prefix = SPACE if vocabulary.add_space_prefix else ""

@@ -24,7 +24,7 @@ from octavo.loader._sandbox import Sandbox, tojson
 from octavo.types import Json, Message
 
 _SURROGATES: Final = range(0xD800, 0xE000)
-_MAX_SOURCE: Final = 1 << 20
+_MAX_SOURCE: Final = 1 << 18
 
 # Methods of text that look for what they are given; only the first argument of `replace` does.
 _SEARCHES: Final = frozenset(
@@ -75,7 +75,8 @@ class ChatTemplate:
         try:
             return sandbox.run(template, {**self._variables, **given}, size=len(repr(given)))
         except Exception as error:  # whatever the file's code does wrong
-            raise BadRequest(f"the model's chat template refuses: {error}", "messages") from error
+            reason = str(error) or type(error).__name__
+            raise BadRequest(f"the model's chat template refuses: {reason}", "messages") from error
 
     @cached_property
     def _plain(self) -> tuple[Sandbox, Template]:
@@ -100,10 +101,10 @@ class ChatTemplate:
             return sandbox, sandbox.compile_template(self._source, rewrite)
         except TemplateSyntaxError as error:
             raise BadCheckpoint(
-                f"the chat template is no Jinja: {error.message}, line {error.lineno}"
+                f"the chat template, line {error.lineno}: {error.message}"
             ) from error
-        except RecursionError as error:
-            raise BadCheckpoint("the chat template is nested too deeply") from error
+        except Exception as error:  # Python's compiler has limits of its own, on nesting
+            raise BadCheckpoint(f"the chat template cannot be compiled: {error}") from error
 
     def _hidden_json(self, value: Any, *args: Any, **kwargs: Any) -> str:
         """JSON escapes characters by what they are."""

@@ -17,7 +17,7 @@ from octavo.loader.template import ChatTemplate, check_text
 from octavo.loader.vocabulary import TokenType, Vocabulary
 from octavo.types import Json, Message
 
-_CONTROL: Final = (TokenType.CONTROL, TokenType.UNKNOWN)
+_CONTROL: Final = (TokenType.CONTROL.value, TokenType.UNKNOWN.value)  # plain ints: a fast `in`
 
 
 class Tokenizer:
@@ -33,6 +33,8 @@ class Tokenizer:
         self._template = ChatTemplate(
             chat_template, self._control.ids, _special_variables(vocabulary)
         )
+        self.has_chat_template = chat_template is not None
+        self.has_chat_template = chat_template is not None
         self._add_eos, self._eos_id = vocabulary.add_eos, vocabulary.eos_id
         self._drop_space = vocabulary.add_space_prefix and vocabulary.kind == "spm"
         self.vocab_size = len(vocabulary.tokens)
@@ -147,11 +149,18 @@ class _ControlTokens:
 
 def _ids_of_text(vocabulary: Vocabulary) -> dict[str, int]:
     """The tokens that plain text may become."""
-    ids: dict[str, int] = {}
-    for i, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
-        if kind not in _CONTROL and token and ids.setdefault(token, i) != i:
-            raise BadCheckpoint(f"tokens {ids[token]} and {i} are both {token!r}")
+    tokens, types = vocabulary.tokens, vocabulary.types
+    pairs = enumerate(zip(tokens, types, strict=True))
+    ids = {token: i for i, (token, kind) in pairs if kind not in _CONTROL and token}
+    if len(ids) + sum(map(types.count, _CONTROL)) < len(tokens):
+        _refuse_duplicates(tokens, ids)
     return ids
+
+
+def _refuse_duplicates(tokens: list[str], ids: dict[str, int]) -> None:
+    for i, token in enumerate(tokens):
+        if ids.get(token, i) > i:
+            raise BadCheckpoint(f"tokens {i} and {ids[token]} are both {token!r}")
 
 
 def _special_variables(vocabulary: Vocabulary) -> dict[str, str]:
