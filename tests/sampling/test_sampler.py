@@ -1,0 +1,294 @@
+"""The native sampler against the same choice written in NumPy as the formulas read.
+
+penalties, biases       in float32, as the logits are
+probability             e^(logit / temperature), in double precision from here on
+cuts                    min_p, then top_k, then top_p of what is left
+choice                  the largest logit / temperature + noise(seed, position, token id)
+"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from octavo.kernels import _cpu
+from octavo.sampling import sampler
+from octavo.sampling.sampler import Row, sample, score
+from octavo.types import SamplingParams
+
+SAME_SET = settings(  # the instruction set stays through all examples of one test
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+VOCABULARIES = (1, 7, 8, 9, 64, 65, 1000)
+
+
+@pytest.fixture(params=_cpu.instruction_sets(), autouse=True)
+def instruction_set(request, monkeypatch):
+    monkeypatch.setattr(sampler, "INSTRUCTION_SET", request.param)
+
+
+def noise_of(seed, position, token):
+    """Gumbel noise of a uniform number in (0, 1), whose 52 bits hash the three (splitmix64:
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014, figure 16)."""
+    mask = 2**64 - 1
+
+    def mix(x):
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
+        return x ^ x >> 31
+
+    golden = 0x9E3779B97F4A7C15
+    counter = position << 32 | token
+    hashed = mix(mix(seed + golden & mask) ^ mix(counter + golden & mask))
+    return -math.log(-math.log(((hashed >> 12) + 0.5) * 2.0**-52))
+
+
+def adjusted(logits, row):
+    p, out = row.params, logits.copy()
+    for token in set(row.prompt_ids) | set(row.output_ids):
+        x = out[token]
+        out[token] = (
+            x / np.float32(p.repetition_penalty) if x > 0 else x * np.float32(p.repetition_penalty)
+        )
+        count = np.float32(list(row.output_ids).count(token))
+        if count:
+            out[token] -= np.float32(p.presence_penalty) + np.float32(p.frequency_penalty) * count
+    for token, bias in p.logit_bias.items():
+        out[token] += np.float32(bias)
+    return out
+
+
+def kept(logits, p):
+    """Ids that the cuts leave, best first. Parameters are single precision."""
+    scaled = logits.astype(float) / float(np.float32(p.temperature))
+    weights = np.exp(scaled - scaled.max())
+    order = np.lexsort((np.arange(len(logits)), -logits))
+    order = order[weights[order] >= float(np.float32(p.min_p))][: p.top_k]
+    if p.top_p < 1:
+        reached = np.cumsum(weights[order]) >= float(np.float32(p.top_p)) * weights[order].sum()
+        order = order[: np.argmax(reached) + 1]
+    return order
+
+
+def choice(logits, row):
+    logits = adjusted(logits, row)
+    if row.params.temperature == 0:
+        return int(np.argmax(logits))  # the first of the largest
+    ids, temperature = kept(logits, row.params), float(np.float32(row.params.temperature))
+    seed = row.seed % 2**64
+    lifted = {
+        i: float(logits[i]) / temperature + noise_of(seed, row.position, i) for i in ids.tolist()
+    }
+    return min(lifted, key=lambda i: (-lifted[i], i))
+
+
+def logits_of(vocabulary, seed, spread=4.0):
+    """Rounded to a quarter, so that some are equal."""
+    return (np.random.default_rng(seed).normal(0, spread, vocabulary) * 4).round().astype(
+        np.float32
+    ) / np.float32(4)
+
+
+def one(logits, row):
+    (sampled,) = sample(logits[None].copy(), [row])
+    return sampled
+
+
+@SAME_SET
+@given(
+    vocabulary=st.sampled_from(VOCABULARIES),
+    content=st.integers(0, 9999),
+    temperature=st.sampled_from([0, 0.01, 0.7, 1, 1.5, 100]),
+    top_k=st.none() | st.sampled_from([1, 2, 5, 64, 65, 2000]),
+    top_p=st.sampled_from([1, 0.999, 0.9, 0.5, 1e-6]),
+    min_p=st.sampled_from([0, 1e-9, 0.05, 0.9, 1]),
+    seed=st.integers(-(2**63), 2**64 - 1),
+    position=st.integers(0, 2**20),
+)
+def test_cuts_and_noise_choose_as_the_formulas_do(
+    vocabulary, content, temperature, top_k, top_p, min_p, seed, position
+):
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    logits, row = logits_of(vocabulary, content), Row(params, seed, position)
+    assert one(logits, row).token_id == choice(logits, row)
+
+
+@SAME_SET
+@given(
+    content=st.integers(0, 9999),
+    temperature=st.sampled_from([0, 0.8]),
+    repetition=st.sampled_from([1, 1.3, 0.5]),
+    presence=st.sampled_from([0, 0.6, -2]),
+    frequency=st.sampled_from([0, 0.3, -1]),
+    bias=st.dictionaries(st.integers(0, 8), st.floats(-100, 100, width=32), max_size=4),
+    prompt=st.lists(st.integers(0, 8), max_size=6),
+    output=st.lists(st.integers(0, 8), max_size=12),
+)
+def test_penalties_and_biases_are_applied_once_and_in_order(
+    content, temperature, repetition, presence, frequency, bias, prompt, output
+):
+    params = SamplingParams(
+        temperature=temperature,
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        logit_bias=bias,
+    )
+    logits = logits_of(9, content)
+    row = Row(params, content, len(prompt) + len(output), prompt, output)
+    assert one(logits, row).token_id == choice(logits, row)
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_ties_go_to_the_lower_id(vocabulary):
+    flat = np.full(vocabulary, -3, np.float32)
+    assert one(flat, Row(SamplingParams(temperature=0), 0, 0)).token_id == 0
+    flat[vocabulary // 2 :] = 2
+    assert one(flat, Row(SamplingParams(temperature=0), 0, 0)).token_id == vocabulary // 2
+    near = SamplingParams(temperature=1, top_p=1e-9)
+    assert one(flat, Row(near, 0, 0)).token_id == vocabulary // 2
+
+
+@pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}])
+def test_what_leaves_one_token_is_greedy(params):
+    for content in range(50):
+        logits = np.random.default_rng(content).normal(0, 3, 1000).astype(np.float32)
+        row = Row(SamplingParams(**params), content, content)
+        assert one(logits, row).token_id == np.argmax(logits)
+
+
+def test_tokens_masked_by_infinity_are_never_chosen():
+    logits = np.zeros(100, np.float32)
+    logits[:90] = -np.inf
+    rows = [Row(SamplingParams(temperature=100, top_k=95), seed, 3) for seed in range(200)]
+    chosen = {one(logits, row).token_id for row in rows}
+    assert chosen == set(range(90, 100))
+    assert one(np.full(9, -np.inf, np.float32), rows[0]).token_id in range(9)
+    logits[40] = np.inf
+    assert one(logits, Row(SamplingParams(temperature=0), 0, 0)).token_id == 40
+
+
+def test_extreme_but_finite_logits_choose_the_largest():
+    logits = np.array([-3e38, 3e38, 1e38, 0], np.float32)
+    for params in ({}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 2}, {"temperature": 0}):
+        assert one(logits, Row(SamplingParams(**params), 5, 5)).token_id == 1
+
+
+def test_the_same_seed_and_position_choose_the_same_token_among_any_neighbours():
+    logits = np.random.default_rng(0).normal(0, 2, (17, 999)).astype(np.float32)
+    rows = [Row(SamplingParams(top_p=0.95), seed=i, position=100 - i) for i in range(17)]
+    alone = [one(line, row).token_id for line, row in zip(logits, rows, strict=True)]
+    order = np.random.default_rng(1).permutation(17)
+    together = sample(logits[order].copy(), [rows[i] for i in order])
+    assert [s.token_id for s in together] == [alone[i] for i in order]
+
+
+@pytest.mark.parametrize("by", ["seed", "position"])
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (2.0, 5)])
+def test_tokens_are_as_frequent_as_they_are_likely(by, temperature, top_k):
+    logits = np.array([2, 1.5, 1, 0.5, 0, -0.5, -1, -3], np.float32)
+    params, draws = SamplingParams(temperature=temperature, top_k=top_k), 6000
+    rows = [Row(params, *((i, 7) if by == "seed" else (7, i))) for i in range(draws)]
+    tokens = np.array([s.token_id for s in sample(np.tile(logits, (draws, 1)), rows)])
+    weights = np.exp(logits.astype(float) / temperature)[:top_k]
+    share = weights / weights.sum()
+    # Chi-square with at most 7 degrees of freedom exceeds 40 once in a million. With neighbouring
+    # seeds or positions in pairs there are at most 63, which exceed 130 as rarely.
+    assert chi_square(np.bincount(tokens, minlength=len(share)), share * draws) < 40
+    pairs = tokens[::2] * len(share) + tokens[1::2]
+    expected = np.outer(share, share).ravel() * (draws // 2)
+    assert chi_square(np.bincount(pairs, minlength=len(expected)), expected) < 130
+
+
+def chi_square(seen, expected):
+    assert len(seen) == len(expected)
+    return float(np.sum((seen - expected) ** 2 / expected))
+
+
+# ---- logprobs
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("spread", [0, 1, 30])
+def test_logprobs_are_those_of_the_softmax(vocabulary, spread):
+    logits = logits_of(vocabulary, 0, spread)
+    exact = log_softmax(logits)
+    # e^x is within 4 ulps and the sums, of positive terms, within one a term of a lane; their
+    # logarithm turns that share into a difference. It, the largest logit, the sum of the two and
+    # the final difference are rounded once each.
+    allowed = (4 + vocabulary / 8 + 11 + 4 * np.abs(logits).max() + np.log(vocabulary)) * 2.0**-24
+    scored = score(np.tile(logits, (vocabulary, 1)), range(vocabulary), 0)
+    assert [s.token_id for s in scored] == list(range(vocabulary))
+    np.testing.assert_allclose([s.logprob for s in scored], exact, rtol=2.0**-23, atol=allowed)
+
+
+def log_softmax(logits):
+    wide = logits.astype(float) - logits.max()
+    return wide - np.log(np.exp(wide).sum())
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_alternatives_come_best_first_and_ties_by_id(count):
+    for vocabulary in VOCABULARIES:
+        logits = logits_of(vocabulary, 3, spread=1)
+        (scored,) = score(logits[None], [0], count)
+        order = np.lexsort((np.arange(vocabulary), -logits))[:count]
+        assert [token for token, _ in scored.top] == order.tolist()
+        wanted = log_softmax(logits)[order]
+        np.testing.assert_allclose([p for _, p in scored.top], wanted, atol=1e-5, rtol=0)
+
+
+def test_logprobs_are_the_models_own_whatever_is_penalised():
+    logits = logits_of(9, 1)
+    plain = SamplingParams(temperature=0, logprobs=3)
+    bent = SamplingParams(
+        temperature=0.5, logprobs=3, logit_bias={4: 100}, repetition_penalty=2, presence_penalty=1
+    )
+    first = one(logits, Row(plain, 0, 0))
+    second = one(logits, Row(bent, 0, 0, prompt_ids=(0, 1), output_ids=(2, 2)))
+    assert second.token_id == 4
+    assert second.logprob.top == first.logprob.top
+    assert second.logprob.logprob == score(logits[None], [4], 0)[0].logprob
+    assert first.logprob.token_id == first.token_id
+    assert one(logits, Row(SamplingParams(), 0, 0)).logprob is None
+    assert one(logits, Row(SamplingParams(logprobs=0), 0, 0)).logprob.top == ()
+
+
+# ---- the native door
+
+GOOD = {
+    "instruction_set": "generic",
+    "logits": np.zeros(5, np.float32),
+    "temperature": 1,
+    "top_k": 0,
+    "top_p": 1,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "seed": 0,
+    "position": 0,
+    "seen": np.zeros(0, np.int32),
+    "generated": np.zeros(0, np.int32),
+    "bias_ids": np.zeros(0, np.int32),
+    "biases": np.zeros(0, np.float32),
+}
+ONE = np.ones(1, np.float32)
+BAD = {
+    "no logits": {"logits": np.zeros(0, np.float32)},
+    "a seen token past the end": {"seen": np.array([5], "i4"), "generated": np.array([1], "i4")},
+    "a negative seen token": {"seen": np.array([-1], "i4"), "generated": np.array([1], "i4")},
+    "counts for nobody": {"generated": np.array([1], "i4")},
+    "a bias past the end": {"bias_ids": np.array([5], "i4"), "biases": ONE},
+    "a bias for nobody": {"biases": ONE},
+    "an unknown instruction set": {"instruction_set": "mmx"},
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_arguments_that_do_not_hold_together_are_refused(case):
+    assert _cpu.sample(**GOOD) in range(5)
+    with pytest.raises(ValueError, match=r".+"):
+        _cpu.sample(**GOOD | BAD[case])
