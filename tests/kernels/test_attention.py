@@ -145,12 +145,13 @@ def test_one_decode_cut_between_threads_has_the_same_bits(window, threads, instr
 
 
 def test_keys_and_values_are_stored_as_numpy_rounds_them(instruction_set):
-    """Every float16 between two neighbours, ties, subnormal numbers, and too large ones."""
+    """Every float16, subnormal ones too, what lies just above it, and around the middle."""
     heads = Heads(kv_heads=1, share=1, head_dim=64)
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     above = np.nextafter(halves, np.float32(np.inf))
     ties = (halves[:-1] + halves[1:]) / 2
-    values = np.concatenate([halves, above, ties, [np.nextafter(ties, np.float32(0))][0]])
+    below = np.nextafter(ties, np.float32(0))
+    values = np.concatenate([halves, above, ties, below])
     values = np.random.default_rng(0).permutation(np.concatenate([values, -values]))
     for start in range(0, len(values) - LENGTH * 64, LENGTH * 64):
         heads.k = values[start : start + LENGTH * 64].reshape(LENGTH, 64)

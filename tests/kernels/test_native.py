@@ -111,6 +111,7 @@ def test_floats_of_an_unknown_format_are_refused():
 
 ROWS = {
     "a first row that is in the middle of eight": (4, 8, 32),
+    "a first row below zero": (-8, 8, 32),
     "rows past the end": (16, 8, 32),
     "part of eight rows": (0, 4, 32),
     "other columns": (0, 8, 64),
@@ -163,3 +164,11 @@ def test_an_unknown_instruction_set_is_refused():
 def test_limits_of_nothing_are_refused(limits):
     with pytest.raises(ValueError, match="at least 1"):
         _cpu.Program("generic", *limits, [])
+
+
+def test_a_group_of_pages_that_no_layer_reads_is_no_trouble():
+    def forward(ops, load):
+        return ops.embed(load(floats(noise(3, 16))))
+
+    running = Running(cpu, model_of(forward, cpu.weight, (KVGroup(1, 1, 16),)))
+    np.testing.assert_array_equal(running.step((range(3), 0, [5])), noise(3, 16))
