@@ -9,6 +9,7 @@ Nothing heavy is imported before a command runs, so that the prompt comes back a
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -109,4 +110,7 @@ def _octavo(
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a letter that a terminal lacks ends no answer
+            stream.reconfigure(errors="replace")
     app()
