@@ -1,0 +1,106 @@
+# Written by nanobind.stubgen: pytest tests/kernels/test_stub.py --bless
+"""Octavo's native kernels."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+def instruction_sets() -> list[str]:
+    """Those this machine can run, best first."""
+
+class Weight:
+    """A packed matrix; see cpp/weights.h."""
+
+    @staticmethod
+    def codes(rows: int, columns: int, bits: int, group: int, has_min: bool, has_sub: bool) -> Weight: ...
+
+    @staticmethod
+    def floats(rows: int, columns: int, format: str) -> Weight: ...
+
+    def put_codes(self, first: int, codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)], min: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_scale: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_min: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None) -> None:
+        """Rows [first, first + len(codes))."""
+
+    def put_floats(self, first: int, data: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+        """Rows [first, first + len(data)), as bytes of the weight's own format."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def columns(self) -> int: ...
+
+    @property
+    def is_codes(self) -> bool: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    def unpack(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+        """float32 [rows, columns]"""
+
+class Program:
+    """A model recorded as stages; see cpp/program.h."""
+
+    def __init__(self, instruction_set: str, threads: int, max_tokens: int, max_rows: int, pools: Sequence[tuple[Annotated[NDArray[numpy.uint16], dict(shape=(None, None, None, None, None), order='C', device='cpu')], int, int]]) -> None: ...
+
+    def buffer(self, arg: int, /) -> int: ...
+
+    def tiles(self, arg: int, /) -> int: ...
+
+    def start_outputs(self) -> None: ...
+
+    def embed(self, arg0: object, arg1: int, /) -> None: ...
+
+    def take(self, arg0: int, arg1: int, /) -> None: ...
+
+    def rms_norm(self, arg0: int, arg1: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], arg2: int, arg3: float, arg4: int, /) -> None: ...
+
+    def add(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def scale(self, arg0: int, arg1: float, arg2: int, arg3: int, /) -> None: ...
+
+    def silu_mul(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def gelu_mul(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def angles(self, arg0: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], arg1: int, /) -> None: ...
+
+    def rope(self, arg0: int, arg1: int, arg2: int, arg3: int, arg4: int, /) -> None: ...
+
+    def quantize(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
+
+    def store_kv(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+
+    def attend(self, arg0: int, arg1: int, arg2: int, arg3: int, arg4: int, /) -> None: ...
+
+    def linear(self, arg0: int, arg1: Sequence[tuple[object, object | None, int]], /) -> None: ...
+
+    def result(self, arg0: int, arg1: int, /) -> None: ...
+
+    @property
+    def buffer_bytes(self) -> int: ...
+
+    def run(self, token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], tables: Sequence[Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)]], outputs: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
+    def logits(self, arg0: int, arg1: int, /) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+
+def sample(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, presence_penalty: float, frequency_penalty: float, seed: int, position: int, seen: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], generated: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], biases: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
+    """
+    The chosen token id; logits are overwritten. See cpp/kernels/sample.cpp.
+    """
+
+def log_sum_exp(arg0: str, arg1: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], /) -> float: ...
+
+def read_bytes(instruction_set: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> float:
+    """Reads all of it once; what comes back means nothing."""
+
+def multiply_bytes(instruction_set: str, rounds: int) -> int:
+    """1024 multiply-adds of bytes a round."""
+
+def multiply_floats(instruction_set: str, rounds: int) -> float:
+    """256 multiply-adds of floats a round."""
+
+def top(arg0: str, arg1: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], arg2: int, /) -> list[int]: ...
