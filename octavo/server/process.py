@@ -3,7 +3,7 @@
     signal ─▶ no new connections ─▶ DRAIN_SECONDS for what runs ─▶ the engine stops: what still
               runs is told so in its own envelope ─▶ connections close ─▶ exit 0
 
-A second signal ends everything at once.
+A second signal spares the wait for what runs.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from octavo.server.app import create_app
 from octavo.server.running import Engine
 
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
+LAST_WORDS_SECONDS = 1.0  # for the error that ends a stream
 BACKLOG = 2048  # connections that wait to be taken
 
 
@@ -49,6 +50,8 @@ class Server(uvicorn.Server):
         finally:
             over.set()
             await drain
+            if answering := set(self.server_state.tasks):  # a second signal came
+                await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
 
     async def _drain(self, over: asyncio.Event) -> None:
         with suppress(TimeoutError):

@@ -3,11 +3,11 @@
 import asyncio
 import json
 import socket
-import time
 
 import httpx
 import openai
 import pytest
+from serving import wait_until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -219,13 +219,6 @@ def test_a_client_that_leaves_takes_its_sequences_along(slow, fields):
 def post(body):
     raw = json.dumps(body).encode()
     return f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode() + raw
-
-
-def wait_until(condition, seconds=5):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def test_many_streams_at_once_do_not_mix(echo):

@@ -1,32 +1,83 @@
 """How the server begins and ends: its socket, its drain, its last words."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
+from echoes import EchoEngine
+from serving import serving
 
 from octavo.errors import BadConfig
 from octavo.server.process import listen
 
 
-def test_what_runs_may_finish_when_the_server_stops(serve):
-    with serve(0.002, drain_seconds=5) as (server, url), streaming(url, "a" * 50) as frames:
+def test_what_runs_may_finish_when_the_server_stops():
+    with (
+        serving(EchoEngine(0.002), drain_seconds=5) as (server, url),
+        streaming(url, "a" * 50) as frames,
+    ):
         server.should_exit = True
         said = [json.loads(frame[6:]) for frame in frames if frame.startswith("data: {")]
     assert "".join(f["choices"][0]["delta"].get("content", "") for f in said) == "a" * 50
     assert said[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_what_takes_too_long_is_told_so_in_its_own_words(serve):
-    with serve(0.01, drain_seconds=0.1) as (server, url), streaming(url, "a" * 4000) as frames:
+def test_what_takes_too_long_is_told_so_in_its_own_words():
+    with (
+        serving(EchoEngine(0.01), drain_seconds=0.1) as (server, url),
+        streaming(url, "a" * 4000) as frames,
+    ):
         server.should_exit = True
         begin = time.monotonic()
         *_, error, done = [frame for frame in frames if frame]
     assert "the server is stopping" in json.loads(error[6:])["error"]["message"]
     assert done == "data: [DONE]"
     assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize(
+    ("signals", "drain", "said", "last"),
+    [
+        ([signal.SIGTERM], 5, 80, '"finish_reason":"stop"'),
+        ([signal.SIGTERM], 0.1, None, "the server is stopping"),
+        ([signal.SIGINT, signal.SIGINT], 60, None, "the server is stopping"),
+    ],
+)
+def test_signals_end_the_process_and_its_streams_in_good_order(signals, drain, said, last):
+    with process(drain) as (server, url), streaming(url, "a" * (said or 4000)) as frames:
+        for number in signals:
+            server.send_signal(number)
+            time.sleep(0.2)
+        *_, end, done = [frame for frame in frames if frame]
+        assert server.wait(timeout=5) == 0
+    assert last in end
+    assert done == "data: [DONE]"
+
+
+@contextmanager
+def process(drain_seconds):
+    """An echoing server of its own, which takes 10 ms a token, and its base URL."""
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from echoes import EchoEngine\n"
+        "from octavo.server.process import Server, listen\n"
+        "listener = listen('127.0.0.1', 0)\n"
+        "print(listener.getsockname()[1], flush=True)\n"
+        f"Server(EchoEngine(0.01), drain_seconds={drain_seconds}).run([listener])\n"
+    )
+    command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as server:
+        try:
+            yield server, f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.kill()
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""An engine that needs no model: a byte is a token, the answer is the last message once more.
+
+from echoes import EchoEngine              (tests/ is on the path)
+"""
+
+import asyncio
+import codecs
+
+from octavo.errors import BadRequest, QueueFull
+from octavo.types import Delta, Finished, PromptScored, TokenLogprob, Usage
+
+
+class ByteTokenizer:
+    bos_id = 256
+
+    def token_bytes(self, token_id, *, special=False):
+        if token_id == self.bos_id:
+            return b"<bos>" if special else b""
+        return bytes([token_id])
+
+    def prompt_ids(self, text):
+        return list(text.encode())
+
+    def chat_ids(self, messages):
+        return list(messages[-1].content.encode())
+
+
+class EchoEngine:
+    """Keeps the contract of AsyncEngine. What it is asked to refuse or to break, it does."""
+
+    name = "echo"
+    fingerprint = "fp_echo"
+    max_context = 8192
+
+    def __init__(self, pace=0.0):
+        self.tokenizer = ByteTokenizer()
+        self.pace = pace  # seconds a token
+        self.running = {}
+        self.requests = []
+        self.stopping = False
+
+    async def start(self):
+        self.stopping = False
+
+    async def stop(self):
+        self.stopping = True
+
+    def submit(self, request):
+        if not request.prompt_ids:
+            raise BadRequest("it has no tokens", "prompt")
+        if max(request.prompt_ids) > 256:
+            raise BadRequest(f"token {max(request.prompt_ids)} is not in [0, 257)", "prompt")
+        if bytes(request.prompt_ids) == b"full":
+            raise QueueFull(waiting=3, limit=3)
+        self.requests.append(request)
+        self.running[request.id] = request
+        return EchoStream(self, request)
+
+    async def events(self, request):
+        params, prompt = request.params, request.prompt_ids
+        if params.prompt_logprobs is not None:
+            yield PromptScored(tuple(scored(t, params.prompt_logprobs) for t in prompt[1:]))
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        heard = prompt[: params.max_tokens]
+        reason, stop = ("length" if len(heard) < len(prompt) else "stop"), None
+        for said, token in enumerate(heard):
+            await asyncio.sleep(self.pace)
+            text = decoder.decode(bytes([token]))
+            reason, stop = self.ending(text, params.stop) or (reason, None)
+            if stop is not None or reason in ("error", "cancelled"):
+                heard = heard[:said]
+                break
+            logprobs = () if params.logprobs is None else (scored(token, params.logprobs),)
+            yield Delta(text, (token,), logprobs)
+        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop)
+
+    def ending(self, text, stops):
+        if text == "!":
+            raise RuntimeError("a bug in the engine")
+        if self.stopping:
+            return "cancelled", None
+        if text == "?":
+            return "error", None
+        return ("stop", text) if text in stops else None
+
+
+class EchoStream:
+    def __init__(self, engine, request):
+        self.engine, self.request = engine, request
+        self.inner = engine.events(request)
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return await anext(self.inner)
+
+    async def aclose(self):
+        self.engine.running.pop(self.request.id, None)
+        await self.inner.aclose()
+
+
+def scored(token, top):
+    """Halves of halves: the k-th likeliest rival has probability 2 ** -(k + 1)."""
+    rivals = tuple(((token + k) % 256, -0.5 * (k + 1)) for k in range(top))
+    return TokenLogprob(token, -0.5, rivals)

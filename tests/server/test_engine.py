@@ -1,0 +1,149 @@
+"""The server over the real engine, on a tiny random model: nobody's pages stay behind."""
+
+import asyncio
+import random
+from contextlib import suppress
+
+import httpx
+import openai
+import pytest
+from checkpoints import write_tiny
+from serving import serving, wait_until
+
+from octavo.config import Config
+from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.engine import Engine
+from octavo.types import Finished
+
+
+class Watched(Engine):
+    """Keeps what its requests were told last."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.ends = []
+
+    def step(self):
+        told = super().step()
+        self.ends += [event for _, event in told if isinstance(event, Finished)]
+        return told
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(engine, base URL); two sequences run at a time, more than three wait in vain."""
+    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", context=8192)
+    engine = Watched(Config(str(path), memory=64 << 20, max_running=2, max_waiting=4))
+    with serving(AsyncEngine(engine)) as (_, url):
+        yield engine, url
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    url = f"{served[1]}/v1"
+    options = {"max_retries": 0, "_strict_response_validation": True}
+    with openai.OpenAI(base_url=url, api_key="none", **options) as client:
+        yield client
+
+
+def said(text, **fields):
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def is_idle(engine):
+    return not engine.num_running and not engine.num_waiting and not engine.pages[0].held
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_streamed_or_whole_one_seed_gives_one_text(client, temperature):
+    ask = said("The sky is", temperature=temperature, seed=7, max_tokens=40)
+    ask |= {"logprobs": True, "top_logprobs": 1}
+    whole = client.chat.completions.create(**ask).choices[0]
+    chunks = [c.choices[0] for c in client.chat.completions.create(**ask, stream=True)]
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == whole.message.content
+    parts = [chunk.logprobs.content for chunk in chunks if chunk.logprobs]
+    assert [token for part in parts for token in part] == whole.logprobs.content
+
+
+def test_the_named_seed_and_fingerprint_repeat_an_answer(client):
+    ask = said("Once", max_tokens=20, n=2)
+    first = client.chat.completions.create(**ask)
+    again = client.chat.completions.create(**ask, seed=first.seed)
+    texts = [[choice.message.content for choice in answer.choices] for answer in (first, again)]
+    assert texts[0] == texts[1]
+    assert first.system_fingerprint == again.system_fingerprint
+
+
+def test_an_echo_scores_every_token_of_its_prompt(client):
+    ids = [5, 6, 7, 8]
+    choice = client.with_raw_response.completions.create(
+        model="tiny", prompt=ids, echo=True, logprobs=1, max_tokens=2, temperature=0
+    ).http_response.json()["choices"][0]
+    scores = choice["logprobs"]["token_logprobs"]
+    assert scores[0] is None
+    assert len(scores) == len(ids) + 2
+    assert all(score <= 0 for score in scores[1:])
+
+
+def test_a_stop_string_is_not_shown(client):
+    ask = said("The sky is", temperature=0, max_tokens=40)
+    text = client.chat.completions.create(**ask).choices[0].message.content
+    stop = text[10:12]
+    stopped = client.chat.completions.create(**ask, stop=[stop]).choices[0]
+    assert (stopped.message.content, stopped.finish_reason) == (text[: text.index(stop)], "stop")
+
+
+def test_a_second_request_finds_the_pages_of_the_first(client):
+    ask = said("the same words, over and over. " * 10, max_tokens=1)
+    client.chat.completions.create(**ask)
+    usage = client.chat.completions.create(**ask).usage
+    assert usage.prompt_tokens_details.cached_tokens >= usage.prompt_tokens - 32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("logit_bias", {"99999999999": 1}), ("stop_token_ids", [2**40]), ("prompt", [304])],
+)
+def test_tokens_that_the_model_lacks_are_refused_by_name(client, field, value):
+    with pytest.raises(openai.BadRequestError) as refusal:
+        client.completions.create(model="tiny", **{"prompt": "x", "extra_body": {field: value}})
+    assert refusal.value.param.startswith(field)
+
+
+def test_a_full_queue_is_429_and_not_a_wait(client):
+    with pytest.raises(openai.RateLimitError):
+        client.completions.create(model="tiny", prompt=["x"] * 20, max_tokens=500)
+
+
+@pytest.mark.parametrize("fields", [{}, {"n": 2}, {"stream": True}, {"stream": True, "n": 2}])
+def test_who_leaves_gives_all_pages_back_at_once(served, fields):
+    engine, url = served
+    wait_until(lambda: is_idle(engine))
+    engine.ends.clear()
+    ask, path = said("Go on", ignore_eos=True, **fields), f"{url}/v1/chat/completions"
+    with suppress(httpx.ReadTimeout), httpx.stream("POST", path, json=ask, timeout=0.1) as reply:
+        for _ in reply.iter_lines():
+            if engine.num_running:
+                break
+    wait_until(lambda: len(engine.ends) == fields.get("n", 1) and is_idle(engine))
+    assert {end.reason for end in engine.ends} == {"cancelled"}
+    assert all(end.usage.completion_tokens < 4000 for end in engine.ends)
+
+
+def test_random_leavers_leave_nothing_behind(served, client):
+    engine, url = served
+    chance = random.Random(0)
+
+    async def leave(http, k):
+        ask = said(f"{k} goes", ignore_eos=True, stream=bool(k % 2))
+        with suppress(TimeoutError, httpx.HTTPStatusError):
+            async with asyncio.timeout(chance.uniform(0, 0.15)):
+                await http.post("/v1/chat/completions", json=ask)
+
+    async def all_of_them():
+        async with httpx.AsyncClient(base_url=url) as http:
+            await asyncio.gather(*(leave(http, k) for k in range(40)))
+
+    asyncio.run(all_of_them())
+    wait_until(lambda: is_idle(engine))
+    assert client.completions.create(model="tiny", prompt="x", max_tokens=3).choices

@@ -1,0 +1,33 @@
+"""A real server in a thread, for any engine.
+
+from serving import serving, wait_until              (tests/ is on the path)
+"""
+
+import threading
+import time
+from contextlib import contextmanager
+
+from octavo.server.process import Server, listen
+
+
+@contextmanager
+def serving(engine, **options):
+    """(a real server in a thread, its base URL); stopped in good order at the end."""
+    server, listener = Server(engine, **options), listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.005)
+        yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
