@@ -12,6 +12,10 @@ from octavo.loader import hub
 from octavo.registry import names
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
@@ -77,6 +81,12 @@ def test_a_bug_is_hinted_at_and_shown_when_asked(octavo, monkeypatch):
     assert "ZeroDivisionError" in said.stderr
     assert "--traceback" in said.stderr
     assert isinstance(octavo("--traceback", "list").exception, ZeroDivisionError)
+
+
+def test_ctrl_c_ends_any_command_quietly(octavo, monkeypatch):
+    monkeypatch.setattr(hub, "installed", interrupt)
+    said = octavo("list")
+    assert (said.exit_code, said.output) == (130, "")
 
 
 def test_the_version_is_said_at_once(program):
