@@ -312,7 +312,7 @@ def _bar(count: int, *, is_shown: bool) -> Iterator[Callable[[Sequence[Stream]],
         progress.TextColumn("{task.fields[tokens]} tokens"),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=count, tokens=0)
 
         def show(streams: Sequence[Stream]) -> None:
