@@ -20,7 +20,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = [_Progress(text) for text in stop]
-        self._held = ""  # decoded, not shown
+        self._held = ("", 0)  # decoded and not shown: this many first characters of this text
         self.stopped: str | None = None  # the stop string that ended the text
 
     def push(self, token_id: int) -> str:
@@ -29,31 +29,32 @@ class TextStream:
 
     def flush(self) -> str:
         """The rest, when no more tokens come: a character half done becomes U+FFFD."""
-        text = self._add(self._characters.decode(b"", final=True)) + self._held
-        self._held = ""
-        return text
+        text = self._add(self._characters.decode(b"", final=True))
+        return text + self._release("", keep=0)
 
     def _add(self, text: str) -> str:
         if self.stopped is not None:
             return ""
+        if not self._stops:
+            return text
         for length, character in enumerate(text, 1):
             if (found := self._advance(character)) is not None:
                 self.stopped = found
-                shown = (self._held + text[:length]).removesuffix(found)
-                self._held = ""
-                return shown
-        return self._show(self._held + text)
+                return self._release(text[:length], keep=len(found))
+        longest = max(self._stops, key=lambda stop: stop.matched)
+        return self._release(text, keep=longest.matched, then=(longest.text, longest.matched))
 
     def _advance(self, character: str) -> str | None:
         """Follows every stop string by a character; the longest that is now complete."""
         complete = [stop.text for stop in self._stops if stop.advance(character)]
         return max(complete, key=len, default=None)
 
-    def _show(self, text: str) -> str:
-        held = max((stop.matched for stop in self._stops), default=0)
-        cut = len(text) - held
-        self._held = text[cut:]
-        return text[:cut]
+    def _release(self, text: str, *, keep: int, then: tuple[str, int] = ("", 0)) -> str:
+        """What was held, and `text`, but for the last `keep` characters; these are `then` held."""
+        held, num_held = self._held
+        self._held = then
+        num_shown = num_held + len(text) - keep
+        return held[: min(num_held, num_shown)] + text[: max(num_shown - num_held, 0)]
 
 
 class _Progress:

@@ -63,12 +63,12 @@ class ChatTemplate:
     ) -> str:
         """As `render`, with the user's characters hidden where they could be of a control token."""
         user = _user_part(messages, tools, extra)
-        hidden = _translated(user, self._hide)
+        hidden = _exchanged_within(user, self._hide)
         compiled = self._plain if hidden == user else self._hiding
         return self._run(compiled, {"add_generation_prompt": add_generation_prompt, **hidden})
 
     def reveal(self, text: str) -> str:
-        return text.translate(self._reveal)
+        return _exchanged(text, self._reveal)
 
     def _run(self, compiled: tuple[Sandbox, Template], given: Json) -> str:
         sandbox, template = compiled
@@ -108,22 +108,23 @@ class ChatTemplate:
 
     def _hidden_json(self, value: Any, *args: Any, **kwargs: Any) -> str:
         """JSON escapes characters by what they are."""
-        return tojson(_translated(value, self._reveal), *args, **kwargs).translate(self._hide)
+        revealed = _exchanged_within(value, self._reveal)
+        return _exchanged(tojson(revealed, *args, **kwargs), self._hide)
 
     @cached_property
-    def _hide(self) -> dict[int, int]:
+    def _hide(self) -> dict[str, str]:
         ends = {character for token in self._control for character in (token[0], token[-1])}
         within = {c for c in set("".join(self._control)) if not (c.isalnum() or c in "_▁ ")}
-        if len(ends | within) > len(_SURROGATES):
+        if len(marks := sorted(ends | within)) > len(_SURROGATES):
             raise BadCheckpoint(
-                f"control tokens are spelled with {len(ends | within)} different marks, "
+                f"control tokens are spelled with {len(marks)} different marks, "
                 f"at most {len(_SURROGATES)} can be told from text"
             )
-        return dict(zip(map(ord, sorted(ends | within)), _SURROGATES, strict=False))
+        return {mark: chr(hidden) for mark, hidden in zip(marks, _SURROGATES, strict=False)}
 
     @cached_property
-    def _reveal(self) -> dict[int, int]:
-        return {hidden: character for character, hidden in self._hide.items()}
+    def _reveal(self) -> dict[str, str]:
+        return {hidden: mark for mark, hidden in self._hide.items()}
 
 
 def check_text(text: str, field: str) -> None:
@@ -171,23 +172,32 @@ def _data(value: Any, field: str) -> Any:
     raise BadRequest(f"a {type(value).__name__} is not JSON", field)
 
 
-def _translated(value: Any, table: Mapping[int, int]) -> Any:
+def _exchanged(text: str, table: Mapping[str, str]) -> str:
+    for character, other in table.items():
+        text = text.replace(character, other)
+    return text
+
+
+def _exchanged_within(value: Any, table: Mapping[str, str]) -> Any:
     match value:
         case str():
-            return value.translate(table)
+            return _exchanged(value, table)
         case dict():
-            return {_translated(key, table): _translated(v, table) for key, v in value.items()}
+            return {
+                _exchanged_within(key, table): _exchanged_within(item, table)
+                for key, item in value.items()
+            }
         case list() | tuple():
-            return [_translated(item, table) for item in value]
+            return [_exchanged_within(item, table) for item in value]
     return value
 
 
-def _hide_searched(tree: nodes.Template, table: Mapping[int, int]) -> None:
+def _hide_searched(tree: nodes.Template, table: Mapping[str, str]) -> None:
     for node in tree.find_all((nodes.Compare, nodes.Test, nodes.Call, nodes.Filter)):
         for part in _searched(node):
             for literal in (part, *part.find_all(nodes.Const)):
                 if isinstance(literal, nodes.Const) and isinstance(literal.value, str):
-                    literal.value = literal.value.translate(table)
+                    literal.value = _exchanged(literal.value, table)
 
 
 def _searched(node: nodes.Node) -> Iterable[nodes.Node]:
