@@ -34,7 +34,6 @@ class Tokenizer:
             chat_template, self._control.ids, _special_variables(vocabulary)
         )
         self.has_chat_template = chat_template is not None
-        self.has_chat_template = chat_template is not None
         self._add_eos, self._eos_id = vocabulary.add_eos, vocabulary.eos_id
         self._drop_space = vocabulary.add_space_prefix and vocabulary.kind == "spm"
         self.vocab_size = len(vocabulary.tokens)
