@@ -133,6 +133,12 @@ def test_refusals_are_the_clients_own_exceptions(client, stream):
         create(**said("full"), stream=stream)
 
 
+def test_a_call_is_begun_whole_or_not_at_all(echo, client):
+    with pytest.raises(openai.RateLimitError):
+        client.completions.create(model="echo", prompt=["ab", "full"])
+    assert not echo[0].running
+
+
 def test_a_prompt_of_no_tokens_or_of_unknown_ones(client):
     with pytest.raises(openai.BadRequestError) as refusal:
         client.completions.create(model="echo", prompt="")
