@@ -26,8 +26,8 @@ struct Pages {
     size_t page, head, value;
 };
 
-// What attention has gathered for one query and head over some spans of keys: the largest score, the
-// sum of e^(score - largest), and the values weighted by the same.
+// What attention has gathered for one query and head over some spans of keys: the largest score,
+// the sum of e^(score - largest), and the values weighted by the same.
 struct Partial {
     float largest, total;
     float* mixed;  // [head_dim]
@@ -37,11 +37,11 @@ struct Partial {
 struct SpanWork {
     const int32_t* table;  // the sequence's pages
     Pages pages;
-    int head_dim, heads;   // query heads that share the KV head
-    int queries, position; // of the first query
-    int window;            // keys a query sees, its own included
-    int span;              // keys [span * SPAN, (span + 1) * SPAN)
-    const float* q;        // query t, head h: q + t * q_stride + h * head_dim; scaled already
+    int head_dim, heads;    // query heads that share the KV head
+    int queries, position;  // of the first query
+    int window;             // keys a query sees, its own included
+    int span;               // keys [span * SPAN, (span + 1) * SPAN)
+    const float* q;         // query t, head h: q + t * q_stride + h * head_dim; scaled already
     int q_stride;
 };
 
@@ -52,7 +52,7 @@ struct SampleIn {
     float repetition_penalty, presence_penalty, frequency_penalty;
     uint64_t seed;
     uint32_t position;
-    const int32_t* seen;  // token ids of prompt and output, each once
+    const int32_t* seen;       // token ids of prompt and output, each once
     const int32_t* generated;  // how often each of them was generated
     int num_seen;
     const int32_t* bias_ids;
@@ -91,10 +91,11 @@ struct Kernels {
     // The `count` largest, best first, ties to the lower index.
     void (*top)(const float* logits, int size, int count, int32_t* ids);
 
-    // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the work.
+    // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the
+    // work.
     float (*read_bytes)(const uint8_t* data, size_t bytes);
-    int (*multiply_bytes)(size_t rounds);    // 1024 multiply-adds of bytes a round
-    float (*multiply_floats)(size_t rounds); // 256 multiply-adds of floats a round
+    int (*multiply_bytes)(size_t rounds);     // 1024 multiply-adds of bytes a round
+    float (*multiply_floats)(size_t rounds);  // 256 multiply-adds of floats a round
 };
 
 inline size_t span_scratch(int queries, int heads, int head_dim) {

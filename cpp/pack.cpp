@@ -136,7 +136,8 @@ void pack_floats(const Weight& w, uint8_t* to, const uint8_t* from, int first, i
     clear_last_group(w, to, first + rows);
     for (int i = 0; i < rows; ++i, from += w.columns * size) {
         uint8_t* lane = to + (first + i) / LANES * w.stride + i % LANES * size;
-        for (int k = 0; k < w.columns; ++k) std::memcpy(lane + k * LANES * size, from + k * size, size);
+        for (int k = 0; k < w.columns; ++k)
+            std::memcpy(lane + k * LANES * size, from + k * size, size);
     }
 }
 

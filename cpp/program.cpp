@@ -11,7 +11,8 @@ namespace octavo {
 namespace {
 
 constexpr int MAX_STAGES = 1 << 14;
-constexpr size_t CHUNK_BYTES = 32 * 1024;  // of weights; a smaller chunk costs more than it balances
+constexpr size_t CHUNK_BYTES =
+    32 * 1024;  // of weights; a smaller chunk costs more than it balances
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -58,7 +59,8 @@ BufferId Program::tiles(int columns) {
 
 void Program::row_op(const RowOp& op) {
     auto& stages = taken_ ? head_ : body_;
-    if (stages.empty() || stages.back().kind != Stage::rows) stages.push_back({.kind = Stage::rows});
+    if (stages.empty() || stages.back().kind != Stage::rows)
+        stages.push_back({.kind = Stage::rows});
     stages.back().ops.push_back(op);
 }
 
@@ -115,8 +117,12 @@ void Program::store_kv(BufferId k, BufferId v, int group, int layer) {
 
 void Program::attend(BufferId q, int heads, int group, int layer, BufferId out) {
     group_heads_[group] = heads;
-    body_.push_back(
-        {.kind = Stage::attend, .x = q, .out = out, .heads = heads, .group = group, .layer = layer});
+    body_.push_back({.kind = Stage::attend,
+                     .x = q,
+                     .out = out,
+                     .heads = heads,
+                     .group = group,
+                     .layer = layer});
     row_op({.kind = RowOp::merge, .out = out, .size = group});
 }
 
@@ -179,7 +185,8 @@ void Program::work(const Stage& stage, int chunk, int chunks, int thread) {
                 for (const RowOp& op : stage.ops) run_row(op, row);
             return;
         }
-        case Stage::linear: return run_products(stage, chunk, chunks);
+        case Stage::linear:
+            return run_products(stage, chunk, chunks);
         case Stage::attend:
             return run_item(stage, plans_[stage.group].items[chunk], thread);
     }
@@ -216,10 +223,14 @@ void Program::run_row(const RowOp& op, int row) {
             for (int i = 0; i < op.parts * op.size; i += op.size)
                 kernels_.rms_norm(at(op.a) + i, constant, op.size, op.number, at(op.out) + i);
             return;
-        case RowOp::add: return kernels_.add(at(op.a), at(op.b), op.size, at(op.out));
-        case RowOp::scale: return kernels_.scale(at(op.a), op.number, op.size, at(op.out));
-        case RowOp::silu_mul: return kernels_.silu_mul(at(op.a), at(op.b), op.size, at(op.out));
-        case RowOp::gelu_mul: return kernels_.gelu_mul(at(op.a), at(op.b), op.size, at(op.out));
+        case RowOp::add:
+            return kernels_.add(at(op.a), at(op.b), op.size, at(op.out));
+        case RowOp::scale:
+            return kernels_.scale(at(op.a), op.number, op.size, at(op.out));
+        case RowOp::silu_mul:
+            return kernels_.silu_mul(at(op.a), at(op.b), op.size, at(op.out));
+        case RowOp::gelu_mul:
+            return kernels_.gelu_mul(at(op.a), at(op.b), op.size, at(op.out));
         case RowOp::angles:
             for (int d = 0; d < op.size; ++d) {
                 float angle = (float)step.positions[row] * constant[d];
@@ -236,12 +247,13 @@ void Program::run_row(const RowOp& op, int row) {
             const Group& group = groups_[op.size];
             const int32_t* after = std::upper_bound(step.starts, step.starts + step.sequences, row);
             int sequence = (int)(after - step.starts) - 1, position = step.positions[row];
-            int page = step.tables[op.size][(size_t)sequence * step.table_widths[op.size] +
-                                            position / PAGE];
+            int page = step.tables[op.size]
+                                  [(size_t)sequence * step.table_widths[op.size] + position / PAGE];
             return kernels_.store_kv(at(op.a), at(op.b), group.layer(op.parts), page,
                                      position % PAGE, group.head_dim, group.kv_heads);
         }
-        case RowOp::merge: return merge_partials(op, row);
+        case RowOp::merge:
+            return merge_partials(op, row);
     }
 }
 
@@ -275,7 +287,8 @@ void Program::plan_group(const Step& step, int g) {
     for (int s = step.sequences - 1; s >= 0; --s) {
         int tokens = step.starts[s + 1] - step.starts[s];
         for (int query = (ceil_div(tokens, most) - 1) * most; query >= 0; query -= most) {
-            int queries = std::min(most, tokens - query), token = step.starts[s] + query, first, none;
+            int queries = std::min(most, tokens - query), token = step.starts[s] + query, first,
+                none;
             spans_of(step, g, token, &first);
             int last = spans_of(step, g, token + queries - 1, &none);
             bool cut = split && queries == 1 && last - first > 1;
@@ -299,8 +312,7 @@ void Program::run_item(const Stage& stage, const Item& item, int thread) {
     int dim = group.head_dim, token = step.starts[item.sequence] + item.query;
     Rows q = buffers_[stage.x].rows(), out = buffers_[stage.out].rows();
     SpanWork work = {
-        .table = step.tables[stage.group] +
-                 (size_t)item.sequence * step.table_widths[stage.group],
+        .table = step.tables[stage.group] + (size_t)item.sequence * step.table_widths[stage.group],
         .pages = group.layer(stage.layer),
         .head_dim = dim,
         .heads = heads,
@@ -327,7 +339,8 @@ void Program::run_item(const Stage& stage, const Item& item, int thread) {
         int spans = spans_of(step, stage.group, token, &first) - first;
         for (int r = 0; r < rows; ++r) {
             size_t place = (size_t)(item.head * heads + r) * spans + item.first_span - first;
-            float* to = plan.room.data() + plan.partials[token] + place * partial_floats(stage.group);
+            float* to =
+                plan.room.data() + plan.partials[token] + place * partial_floats(stage.group);
             next[r].mixed = to + 2;
         }
         kernels_.attend_span(work, scratch.data(), next);

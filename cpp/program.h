@@ -4,8 +4,9 @@
 //   linear  matrices that read the same input, cut by output rows
 //   attend  queries against the pages, cut by sequence, KV head, and span of keys
 //
-// Stages up to start_outputs() compute every token of the batch, those after it the rows whose logits
-// are wanted. A program owns its buffers and its threads; weights and pages belong to the caller.
+// Stages up to start_outputs() compute every token of the batch, those after it the rows whose
+// logits are wanted. A program owns its buffers and its threads; weights and pages belong to the
+// caller.
 #pragma once
 
 #include <memory>
@@ -83,7 +84,17 @@ class Program {
   private:
     struct RowOp {
         enum Kind {
-            embed, take, rms_norm, add, scale, silu_mul, gelu_mul, angles, rope, quantize, store_kv,
+            embed,
+            take,
+            rms_norm,
+            add,
+            scale,
+            silu_mul,
+            gelu_mul,
+            angles,
+            rope,
+            quantize,
+            store_kv,
             merge
         } kind;
         BufferId a = 0, b = 0, out = 0;
@@ -93,10 +104,10 @@ class Program {
     };
     struct Stage {
         enum Kind { rows, linear, attend } kind;
-        std::vector<RowOp> ops = {};            // rows
-        std::vector<Product> products = {};     // linear
-        BufferId x = 0, out = 0;                // linear, attend
-        int heads = 0, group = 0, layer = 0;    // attend
+        std::vector<RowOp> ops = {};          // rows
+        std::vector<Product> products = {};   // linear
+        BufferId x = 0, out = 0;              // linear, attend
+        int heads = 0, group = 0, layer = 0;  // attend
     };
     // Attention's unit of work: one KV head of some queries of one sequence, over spans
     // [first_span, last_span). An item that has not all its spans leaves partials behind.
@@ -130,7 +141,9 @@ class Program {
     std::vector<Group> groups_;
     std::vector<int> group_heads_;  // query heads that read each group
 
-    struct Free { void operator()(void* p) const { std::free(p); } };
+    struct Free {
+        void operator()(void* p) const { std::free(p); }
+    };
     struct Buffer {
         std::unique_ptr<uint8_t, Free> memory;
         int stride;  // floats; 0 for tiles

@@ -21,11 +21,21 @@ namespace octavo::OCTAVO_SET {
 
 #if defined(__AVX2__)
 
-struct f32x8 { __m256 v; };
-struct i32x8 { __m256i v; };
-struct i16x16 { __m256i v; };
-struct u8x32 { __m256i v; };
-struct i8x32 { __m256i v; };
+struct f32x8 {
+    __m256 v;
+};
+struct i32x8 {
+    __m256i v;
+};
+struct i16x16 {
+    __m256i v;
+};
+struct u8x32 {
+    __m256i v;
+};
+struct i8x32 {
+    __m256i v;
+};
 
 inline f32x8 broadcast(float x) { return {_mm256_set1_ps(x)}; }
 inline f32x8 broadcast(const float* x) { return {_mm256_broadcast_ss(x)}; }
@@ -66,9 +76,13 @@ inline i32x8 operator^(i32x8 a, i32x8 b) { return {_mm256_xor_si256(a.v, b.v)}; 
 inline i32x8 operator&(i32x8 a, i32x8 b) { return {_mm256_and_si256(a.v, b.v)}; }
 inline i32x8 operator|(i32x8 a, i32x8 b) { return {_mm256_or_si256(a.v, b.v)}; }
 template <int BY>
-inline i32x8 shift_left(i32x8 x) { return {_mm256_slli_epi32(x.v, BY)}; }
+inline i32x8 shift_left(i32x8 x) {
+    return {_mm256_slli_epi32(x.v, BY)};
+}
 template <int BY>
-inline i32x8 shift_right(i32x8 x) { return {_mm256_srli_epi32(x.v, BY)}; }  // zeros come in
+inline i32x8 shift_right(i32x8 x) {
+    return {_mm256_srli_epi32(x.v, BY)};
+}  // zeros come in
 inline i32x8 broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
 inline i32x8 load(const int32_t* x) { return {_mm256_loadu_si256((const __m256i*)x)}; }
 inline void store(int32_t* to, i32x8 x) { _mm256_storeu_si256((__m256i*)to, x.v); }
@@ -133,8 +147,8 @@ inline i16x16 load_twice(const int8_t* x) {
 inline i16x16 load_pairs(const int8_t* low, const int8_t* high) {
     __m256i l = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)low));
     __m256i h = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)high));
-    return {_mm256_or_si256(_mm256_slli_epi32(h, 16),
-                            _mm256_and_si256(l, _mm256_set1_epi32(0xffff)))};
+    return {
+        _mm256_or_si256(_mm256_slli_epi32(h, 16), _mm256_and_si256(l, _mm256_set1_epi32(0xffff)))};
 }
 inline f32x8 load_as_float(const int8_t* x) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x)))};
@@ -143,7 +157,9 @@ inline f32x8 load_as_float(const int8_t* x) {
 // The compiler must believe that x is used here and may have changed. GCC would otherwise form all
 // products of a tile first and add them as a tree, through memory; see docs/log.md.
 template <typename V>
-inline void settle(V& x) { asm volatile("" : "+x"(x.v)); }
+inline void settle(V& x) {
+    asm volatile("" : "+x"(x.v));
+}
 
 inline void prefetch(const void* x) { _mm_prefetch((const char*)x, _MM_HINT_T0); }
 
@@ -162,7 +178,9 @@ inline float largest(f32x8 x) {
 #else  // plain C++
 
 template <typename T, int N>
-struct Lanes { T v[N]; };
+struct Lanes {
+    T v[N];
+};
 struct f32x8 : Lanes<float, 8> {};
 struct i32x8 : Lanes<int32_t, 8> {};
 struct i16x16 : Lanes<int16_t, 16> {};
@@ -183,7 +201,9 @@ inline V load_lanes(const P* x) {
     return out;
 }
 
-inline f32x8 broadcast(float x) { return lanes<f32x8>([=](int) { return x; }); }
+inline f32x8 broadcast(float x) {
+    return lanes<f32x8>([=](int) { return x; });
+}
 inline f32x8 broadcast(const float* x) { return broadcast(*x); }
 inline f32x8 load(const float* x) { return load_lanes<f32x8>(x); }
 inline void store(float* to, f32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
@@ -261,7 +281,9 @@ template <int BY>
 inline i32x8 shift_right(i32x8 x) {
     return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)x.v[i] >> BY); });
 }
-inline i32x8 broadcast(int32_t x) { return lanes<i32x8>([=](int) { return x; }); }
+inline i32x8 broadcast(int32_t x) {
+    return lanes<i32x8>([=](int) { return x; });
+}
 inline i32x8 load(const int32_t* x) { return load_lanes<i32x8>(x); }
 inline void store(int32_t* to, i32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
 inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
@@ -279,7 +301,8 @@ inline float half_to_float(uint16_t x) {
         std::memcpy(&out, &bits, 4);
         return out;
     }
-    uint32_t scaled = rest << 13;  // the exponent is 112 too small; one product mends subnormals too
+    uint32_t scaled =
+        rest << 13;  // the exponent is 112 too small; one product mends subnormals too
     float out;
     std::memcpy(&out, &scaled, 4);
     out *= 0x1p112f;
@@ -350,7 +373,9 @@ inline i32x8 multiply_pairs(i16x16 a, i16x16 b) {
     return lanes<i32x8>(
         [&](int i) { return a.v[2 * i] * b.v[2 * i] + a.v[2 * i + 1] * b.v[2 * i + 1]; });
 }
-inline i16x16 ones() { return lanes<i16x16>([](int) { return (int16_t)1; }); }
+inline i16x16 ones() {
+    return lanes<i16x16>([](int) { return (int16_t)1; });
+}
 inline i16x16 broadcast_pair(const int16_t* x) {
     return lanes<i16x16>([&](int i) { return x[i % 2]; });
 }

@@ -2,10 +2,6 @@
 
 #include <chrono>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace octavo {
 
 namespace {

@@ -39,9 +39,7 @@ inline f32x8 log(f32x8 x) {
     return fma(to_float(n), broadcast(0.693147181f), p * s);
 }
 
-inline f32x8 silu(f32x8 x) {
-    return x / (broadcast(1.0f) + exp(broadcast(0.0f) - x));
-}
+inline f32x8 silu(f32x8 x) { return x / (broadcast(1.0f) + exp(broadcast(0.0f) - x)); }
 
 // The tanh form: x/2 (1 + tanh(y)) = x / (1 + e^-2y), y = sqrt(2/pi) (x + 0.044715 x^3).
 inline f32x8 gelu(f32x8 x) {

@@ -11,7 +11,8 @@
 //   1-bit plane, 1 vector    bit f = vector f
 //   8 bits, 8 vectors        signed, as they are
 //
-//   bits   planes        weight = scale * (code - offset) + min;  without a min, offset = 2^(bits-1)
+//   bits   planes        weight = scale * (code - offset) + min;  without a min, offset =
+//   2^(bits-1)
 //     2    2
 //     3    2, 1          one scale (and min) per 32 columns:
 //     4    4                 block:  f16 scale[8]  (f16 min[8])  codes
@@ -59,10 +60,13 @@ constexpr size_t code_bytes(int bits) { return BLOCK * bits; }
 // Bytes of one group of eight rows.
 inline size_t stride_of(const Weight& w) {
     switch (w.kind) {
-        case Kind::f32: return (size_t)w.columns * LANES * 4;
+        case Kind::f32:
+            return (size_t)w.columns * LANES * 4;
         case Kind::f16:
-        case Kind::bf16: return (size_t)w.columns * LANES * 2;
-        case Kind::codes: break;
+        case Kind::bf16:
+            return (size_t)w.columns * LANES * 2;
+        case Kind::codes:
+            break;
     }
     if (w.has_sub)
         return w.columns / SUPER *
@@ -73,15 +77,15 @@ inline size_t stride_of(const Weight& w) {
 
 // What a matrix of integer codes is packed from, row by row; see octavo/quant/_codes.py.
 struct CodesIn {
-    const uint8_t* codes;      // [rows, columns]
-    const uint16_t* scale;     // [rows, columns / span], half precision
-    const uint16_t* min;       // the same, or null
-    const int8_t* sub_scale;   // [rows, columns / group], or null
-    const int8_t* sub_min;     // the same, or null
+    const uint8_t* codes;     // [rows, columns]
+    const uint16_t* scale;    // [rows, columns / span], half precision
+    const uint16_t* min;      // the same, or null
+    const int8_t* sub_scale;  // [rows, columns / group], or null
+    const int8_t* sub_min;    // the same, or null
 };
 
-// Fills rows [first, first + rows); first is a multiple of 8. Where the last group of eight has fewer
-// rows, the rest is zero.
+// Fills rows [first, first + rows); first is a multiple of 8. Where the last group of eight has
+// fewer rows, the rest is zero.
 void pack_codes(const Weight& w, uint8_t* to, const CodesIn& from, int first, int rows);
 void pack_floats(const Weight& w, uint8_t* to, const uint8_t* from, int first, int rows);
 

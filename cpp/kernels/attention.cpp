@@ -4,9 +4,9 @@
 //   p[r][s]     = e^(score - m[r])   m: the largest score that r may see in the span
 //   mixed[r]    = sum_s p[r][s] value[s]
 //
-// Spans lie at fixed places and are merged in ascending order, and every sum runs over ascending keys
-// in one accumulator: neither the number of queries nor how a prompt was cut changes a bit. Rows share
-// each load of keys and values, six at most.
+// Spans lie at fixed places and are merged in ascending order, and every sum runs over ascending
+// keys in one accumulator: neither the number of queries nor how a prompt was cut changes a bit.
+// Rows share each load of keys and values, six at most.
 #include "kernels_of_set.h"
 
 namespace octavo::OCTAVO_SET {
@@ -14,7 +14,9 @@ namespace {
 
 constexpr int MOST_ROWS = 6;
 
-struct Range { int from, to; };  // slots of the span: [from, to)
+struct Range {
+    int from, to;
+};  // slots of the span: [from, to)
 
 Range visible(const SpanWork& w, int query) {
     int position = w.position + query, start = w.span * SPAN;
@@ -73,8 +75,8 @@ inline void mix(const SpanWork& w, Range slots, const float* p, int d, Partial* 
     const int32_t* table = w.table + w.span * (SPAN / PAGE);
     for (int s = slots.from; s < slots.to;) {
         int page = s / PAGE, end = (page + 1) * PAGE < slots.to ? (page + 1) * PAGE : slots.to;
-        const uint16_t* values = w.pages.data + (size_t)table[page] * w.pages.page +
-                                 w.pages.value + (size_t)(s % PAGE) * w.head_dim + d;
+        const uint16_t* values = w.pages.data + (size_t)table[page] * w.pages.page + w.pages.value +
+                                 (size_t)(s % PAGE) * w.head_dim + d;
         for (; s < end; ++s, values += w.head_dim) {
             f32x8 first = load_half(values), second = load_half(values + 8);
             for (int r = 0; r < R; ++r) {
@@ -117,20 +119,31 @@ bool attend_span(const SpanWork& w, float* scores, Partial* out) {
     for (int row = 0; row < rows;) {
         int left = rows - row;
         switch (left < MOST_ROWS ? left : MOST_ROWS) {
-            case 6: attend_rows<6>(w, row, slots, scores, out); break;
-            case 5: attend_rows<5>(w, row, slots, scores, out); break;
-            case 4: attend_rows<4>(w, row, slots, scores, out); break;
-            case 3: attend_rows<3>(w, row, slots, scores, out); break;
-            case 2: attend_rows<2>(w, row, slots, scores, out); break;
-            default: attend_rows<1>(w, row, slots, scores, out);
+            case 6:
+                attend_rows<6>(w, row, slots, scores, out);
+                break;
+            case 5:
+                attend_rows<5>(w, row, slots, scores, out);
+                break;
+            case 4:
+                attend_rows<4>(w, row, slots, scores, out);
+                break;
+            case 3:
+                attend_rows<3>(w, row, slots, scores, out);
+                break;
+            case 2:
+                attend_rows<2>(w, row, slots, scores, out);
+                break;
+            default:
+                attend_rows<1>(w, row, slots, scores, out);
         }
         row += left < MOST_ROWS ? left : MOST_ROWS;
     }
     return true;
 }
 
-// A partial that saw nothing (total 0) changes nothing, so spans out of a window may be merged or left
-// out alike.
+// A partial that saw nothing (total 0) changes nothing, so spans out of a window may be merged or
+// left out alike.
 void merge(Partial& into, const Partial& next, int head_dim) {
     if (!(next.total > 0)) return;
     if (!(into.total > 0)) {

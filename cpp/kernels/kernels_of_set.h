@@ -19,7 +19,8 @@ void add(const float* a, const float* b, int size, float* out);
 void scale(const float* x, float factor, int size, float* out);
 void silu_mul(const float* gate, const float* up, int size, float* out);
 void gelu_mul(const float* gate, const float* up, int size, float* out);
-void rope(const float* x, const float* cosines, const float* sines, int heads, int half, float* out);
+void rope(const float* x, const float* cosines, const float* sines, int heads, int half,
+          float* out);
 
 void store_kv(const float* k, const float* v, Pages pages, int page, int slot, int head_dim,
               int kv_heads);

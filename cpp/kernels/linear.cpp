@@ -3,10 +3,10 @@
 //   out[t][r] = sum over blocks b of  scale[r][b] x_scale[t][b] (sum_k code[r][k] value[t][k])
 //               + min[r][b] x_total[t][b]
 //
-// Eight rows share a vector and columns stay in their lanes, so nothing is added across lanes. Codes
-// are unsigned and values signed bytes, whose products fit 16 bits while NARROW pairs of them are
-// added; then the sub-scale (or 1) multiplies on the way to 32 bits. A format without a min has its
-// offset taken off as if min = -offset * scale.
+// Eight rows share a vector and columns stay in their lanes, so nothing is added across lanes.
+// Codes are unsigned and values signed bytes, whose products fit 16 bits while NARROW pairs of them
+// are added; then the sub-scale (or 1) multiplies on the way to 32 bits. A format without a min has
+// its offset taken off as if min = -offset * scale.
 //
 // Every output is summed over ascending blocks in one accumulator, whatever the tile, so one token
 // gets the same bits as many.
@@ -49,8 +49,7 @@ template <int BITS, int GROUP, bool SUB, int T>
 inline void dot(const uint8_t* codes, const int8_t* subs, const int8_t* values, i32x8* totals) {
     constexpr int STEP = narrow<BITS>() < GROUP / 4 ? narrow<BITS>() : GROUP / 4;
     i16x16 scales[BLOCK / GROUP];
-    for (int s = 0; s < BLOCK / GROUP; ++s)
-        scales[s] = SUB ? load_twice(subs + LANES * s) : ones();
+    for (int s = 0; s < BLOCK / GROUP; ++s) scales[s] = SUB ? load_twice(subs + LANES * s) : ones();
     unrolled<8 / STEP>([&](auto step) {
         i16x16 pairs[T];
         unrolled<STEP>([&](auto inner) {
@@ -84,7 +83,7 @@ template <int BITS, int GROUP, bool SUB, bool MIN>
 struct Codes {
     static constexpr float OFFSET = BITS == 8 ? 0 : 1 << (BITS - 1);
     static constexpr size_t SUBS = SUB ? sub_bytes(GROUP, MIN) : 0;
-    static constexpr size_t AHEAD = 1024;  // bytes; see docs/log.md
+    static constexpr size_t AHEAD = 4096;  // bytes; see docs/log.md
 
     template <int T>
     static void tile(const uint8_t* w, int columns, const uint8_t* activations, f32x8* sums) {
@@ -112,8 +111,7 @@ struct Codes {
             }
             if constexpr (SUB && MIN) subtract_mins<T>(subs, x, min, sums);
             if constexpr (!SUB && BITS != 8)
-                for (int t = 0; t < T; ++t)
-                    sums[t] = fma(min, broadcast(x.totals + t), sums[t]);
+                for (int t = 0; t < T; ++t) sums[t] = fma(min, broadcast(x.totals + t), sums[t]);
             w += SUBS + code_bytes(BITS);
         }
     }
@@ -123,8 +121,8 @@ struct Codes {
     static void take_offset(const int8_t* subs, const TileBlock& x, i32x8* totals) {
         i16x16 pair = load_pairs(subs, subs + LANES * (BLOCK / GROUP - 1));
         for (int t = 0; t < T; ++t)
-            totals[t] = totals[t] - shift_left<BITS - 1>(multiply_pairs(
-                                        pair, broadcast_pair(x.sums + 2 * t)));
+            totals[t] = totals[t] -
+                        shift_left<BITS - 1>(multiply_pairs(pair, broadcast_pair(x.sums + 2 * t)));
     }
 
     template <int T>

@@ -1,5 +1,5 @@
-// What is done to one token's row at a time: norms, activations, RoPE, quantizing. Sizes are multiples
-// of 8 unless a comment says otherwise; `out` may be an input.
+// What is done to one token's row at a time: norms, activations, RoPE, quantizing. Sizes are
+// multiples of 8 unless a comment says otherwise; `out` may be an input.
 #include "kernels_of_set.h"
 
 namespace octavo::OCTAVO_SET {

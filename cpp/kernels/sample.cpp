@@ -1,7 +1,7 @@
-// From a row of logits to a token: penalties, temperature, cuts, and noise that depends on nothing but
-// (seed, position, token). The chosen token is an argmax: of the logits at temperature 0, of
-// logit / temperature + Gumbel noise above it (Gumbel-max trick), over the tokens that the cuts leave.
-// Ties go to the lower id.
+// From a row of logits to a token: penalties, temperature, cuts, and noise that depends on nothing
+// but (seed, position, token). The chosen token is an argmax: of the logits at temperature 0, of
+// logit / temperature + Gumbel noise above it (Gumbel-max trick), over the tokens that the cuts
+// leave. Ties go to the lower id.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -23,7 +23,8 @@ float best_of(const float* x, int size) {
 int first_at_least(const float* x, int size, float bound) {
     int i = 0;
     for (; i + 8 <= size; i += 8)
-        if (int mask = lanes_at_least(load(x + i), broadcast(bound))) return i + __builtin_ctz(mask);
+        if (int mask = lanes_at_least(load(x + i), broadcast(bound)))
+            return i + __builtin_ctz(mask);
     for (; i < size; ++i)
         if (x[i] >= bound) return i;
     return 0;  // only where nothing is a number
@@ -68,7 +69,10 @@ double gumbel(uint64_t seed, uint32_t position, uint32_t token) {
 // Beyond the largest and the smallest noise there is: u = 1 - 2^-53 and 2^-53.
 constexpr double MOST_NOISE = 36.8, LEAST_NOISE = -3.7;
 
-struct Candidate { float logit; int id; };
+struct Candidate {
+    float logit;
+    int id;
+};
 
 bool better(const Candidate& a, const Candidate& b) {
     return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
@@ -104,7 +108,8 @@ int sample(float* logits, int size, const SampleIn& in) {
     // A token further below the best than noise can lift it never wins; min_p may cut higher still.
     double temperature = in.temperature, reachable = MOST_NOISE - LEAST_NOISE;
     if (in.min_p > 0) reachable = std::min(reachable, -std::log((double)in.min_p));
-    bool counts_all = in.top_p < 1 && in.min_p == 0;  // top_p is a share of every token's probability
+    bool counts_all =
+        in.top_p < 1 && in.min_p == 0;  // top_p is a share of every token's probability
     auto bound = (float)((double)best - temperature * (counts_all ? 750 : reachable));
     thread_local std::vector<Candidate> room;
     if (room.size() < (size_t)size) room.resize(size);

@@ -103,11 +103,11 @@ class _Loader:
     """Brings tensors into the home's form, and counts what they take there."""
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self._home, self._load = home, home.loader()
         self.num_bytes = 0
 
     def load(self, raw: RawTensor) -> Weight:
-        weight = self._home.weight(raw)
+        weight = self._load(raw)
         self.num_bytes += self._home.weight_bytes(weight)
         return weight
 

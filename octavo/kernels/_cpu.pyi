@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 def instruction_sets() -> list[str]:
     """Those this machine can run, best first."""
 
+class Arena:
+    """Memory for weights; see cpp/arena.h."""
+
+    def __init__(self) -> None: ...
+
 class Weight:
     """A packed matrix; see cpp/weights.h."""
 
     @staticmethod
-    def codes(rows: int, columns: int, bits: int, group: int, has_min: bool, has_sub: bool) -> Weight: ...
+    def codes(arena: Arena, rows: int, columns: int, bits: int, group: int, has_min: bool, has_sub: bool) -> Weight: ...
 
     @staticmethod
-    def floats(rows: int, columns: int, format: str) -> Weight: ...
+    def floats(arena: Arena, rows: int, columns: int, format: str) -> Weight: ...
 
     def put_codes(self, first: int, codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)], min: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_scale: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_min: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None) -> None:
         """Rows [first, first + len(codes))."""

@@ -28,7 +28,12 @@ NO_WINDOW = 1 << 30  # keys
 Weight: TypeAlias = "_cpu.Weight | Tensor"
 
 
-def weight(raw: RawTensor) -> Weight:
+def loader() -> Callable[[RawTensor], Weight]:
+    """`weight`, for tensors that share memory: huge pages pay only where many lie together."""
+    return partial(weight, arena=_cpu.Arena())
+
+
+def weight(raw: RawTensor, arena: "_cpu.Arena | None" = None) -> Weight:
     """A matrix repacked for the kernels (cpp/weights.h), or a vector as float32."""
     file = entry("octavo.quant", raw.format)
     if len(raw.shape) == 1:
@@ -42,7 +47,8 @@ def weight(raw: RawTensor) -> Weight:
     def read(part: slice) -> Tensor:
         return raw.data[part] if raw.rows is None else raw.data[raw.rows[part]]
 
-    packed, put = _empty(file, read(slice(0, min(8, rows))), raw.format, rows, columns)
+    sample = read(slice(0, min(8, rows)))
+    packed, put = _empty(file, sample, raw, _cpu.Arena() if arena is None else arena)
     with ThreadPoolExecutor(num_cpus()) as threads:
         list(threads.map(lambda part: put(part.start, read(part)), slices))
     return packed
@@ -58,16 +64,17 @@ def num_cpus() -> int:
 
 
 def _empty(
-    file: object, sample: Tensor, name: str, rows: int, columns: int
+    file: object, sample: Tensor, raw: RawTensor, arena: "_cpu.Arena"
 ) -> tuple["_cpu.Weight", Callable[[int, Tensor], None]]:
     """Memory for the matrix, and what puts the rows from `first` on into it."""
+    rows, columns = raw.shape
     split: Callable[[Tensor], _codes.Codes] | None = getattr(file, "split", None)
     if split is None:
-        floats = _cpu.Weight.floats(rows, columns, name)
+        floats = _cpu.Weight.floats(arena, rows, columns, raw.format)
         return floats, lambda first, data: floats.put_floats(first, np.ascontiguousarray(data))
     one = split(sample)
     has_min, has_sub = one.min is not None, one.sub_scale is not None
-    codes = _cpu.Weight.codes(rows, columns, one.bits, one.group, has_min, has_sub)
+    codes = _cpu.Weight.codes(arena, rows, columns, one.bits, one.group, has_min, has_sub)
 
     def put(first: int, data: Tensor) -> None:
         c = split(data)

@@ -5,7 +5,7 @@ an array that is computed at once (reference), or a node of a program that is re
 replayed every step (cpu). The batch belongs to the home: a model never sees it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -96,8 +96,8 @@ class Home(Protocol):
     PAGE_DTYPE: str  # of the numbers in KV pages
     INSTRUCTION_SET: str  # of the machine; another one may give other bits
 
-    def weight(self, raw: RawTensor) -> Weight:
-        """The tensor in this home's own form; called once per tensor, at load."""
+    def loader(self) -> Callable[[RawTensor], Weight]:
+        """For all the tensors of one model: brings each into this home's own form."""
 
     def weight_bytes(self, weight: Weight) -> int:
         """The memory it takes."""

@@ -3,7 +3,7 @@
 Owns no memory but the logits of the last batch. Knows no architecture and no file format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from octavo.types import PAGE_SIZE, Batch, Ints, RawTensor, Tensor
 
 PAGE_DTYPE = "float32"
 INSTRUCTION_SET = "numpy"
+
+
+def loader() -> Callable[[RawTensor], Tensor]:
+    return weight
 
 
 def weight(raw: RawTensor) -> Tensor:

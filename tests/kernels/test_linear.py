@@ -153,7 +153,7 @@ def extreme(c, largest_code):
 def weight_of(c):
     rows, columns = c.codes.shape
     has_min, has_sub = c.min is not None, c.sub_scale is not None
-    made = _cpu.Weight.codes(rows, columns, c.bits, c.group, has_min, has_sub)
+    made = _cpu.Weight.codes(_cpu.Arena(), rows, columns, c.bits, c.group, has_min, has_sub)
     low, sub_min = (None if a is None else a.view(t) for a, t in ((c.min, "u2"), (c.sub_min, "i1")))
     made.put_codes(0, c.codes.view(np.uint8), c.scale.view(np.uint16), low, c.sub_scale, sub_min)
     return made
