@@ -394,7 +394,7 @@ def test_any_bytes_are_a_call_or_a_bad_request_that_says_where(protocol, raw, fi
 
 
 @PROTOCOLS
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=40))
 def test_noise_is_a_bad_request(protocol, raw):
     with pytest.raises(BadRequest):
@@ -409,7 +409,7 @@ json_values = st.recursive(
 
 
 @PROTOCOLS
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), value=json_values)
 def test_any_value_in_any_field_is_taken_or_refused(protocol, data, value):
     field = data.draw(st.sampled_from(protocol.Body.__struct_fields__))
