@@ -19,6 +19,13 @@
 
 namespace octavo::OCTAVO_SET {
 
+// Tells the processor that this thread only waits.
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 #if defined(__AVX2__)
 
 struct f32x8 {

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "simd.h"
+
 namespace octavo {
 
 namespace {
@@ -11,12 +13,6 @@ namespace {
 constexpr int SPINS = 2000;
 // Between two steps the caller samples and schedules; threads that sleep through it wake slowly.
 constexpr auto PATIENCE = std::chrono::microseconds(300);
-
-void relax() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
 
 }  // namespace
 
@@ -68,7 +64,7 @@ void Pool::wait_for(Stage& stage, uint32_t run, uint32_t chunks) {
         uint64_t done = stage.done.load(std::memory_order_acquire);
         if (done >> 32 != run || (done & 0xffffffff) >= chunks) return;
         if (++spins < SPINS)
-            relax();
+            OCTAVO_SET::relax();
         else
             stage.done.wait(done, std::memory_order_acquire);
     }
@@ -85,7 +81,7 @@ void Pool::idle(int thread) {
             work_through((uint32_t)(current >> 32), (int)(current & 0xffffffff), thread);
             since = std::chrono::steady_clock::now();
         } else if (std::chrono::steady_clock::now() - since < PATIENCE) {
-            for (int i = 0; i < 20; ++i) relax();
+            for (int i = 0; i < 20; ++i) OCTAVO_SET::relax();
         } else {
             current_.wait(current, std::memory_order_acquire);
         }

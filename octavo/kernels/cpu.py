@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -103,7 +103,7 @@ class Node:
     op: str
     inputs: tuple["Node", ...]
     width: int  # columns
-    constants: tuple[object, ...] = ()
+    constants: tuple[Any, ...] = ()
 
 
 class Recorder:
@@ -153,7 +153,7 @@ class Recorder:
     def take(self, x: Node) -> Node:
         return self._node("take", (x,), x.width)
 
-    def _node(self, op: str, inputs: tuple[Node, ...], width: int, *constants: object) -> Node:
+    def _node(self, op: str, inputs: tuple[Node, ...], width: int, *constants: Any) -> Node:
         node = Node(op, inputs, width, constants)
         self.nodes.append(node)
         return node
@@ -225,7 +225,7 @@ def _lower(nodes: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:
 def _linears(together: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:
     (x,) = together[0].inputs
     for is_codes in (True, False):
-        some = [n for n in together if n.constants[0].is_codes == is_codes]  # type: ignore[attr-defined]
+        some = [n for n in together if n.constants[0].is_codes == is_codes]
         if not some:
             continue
         read = x
@@ -255,7 +255,6 @@ def _padded(bias: object) -> Tensor | None:
 
 def _rope(node: Node, angles: dict[bytes, Node], native: "_cpu.Program") -> Iterator[Instruction]:
     (inv_freq,) = node.constants
-    assert isinstance(inv_freq, np.ndarray)
     half, heads = len(inv_freq), node.width // (2 * len(inv_freq))
     table = angles.get(inv_freq.tobytes())
     if table is None:
@@ -272,7 +271,6 @@ def _rope(node: Node, angles: dict[bytes, Node], native: "_cpu.Program") -> Iter
 def _attend(node: Node, native: "_cpu.Program") -> Iterator[Instruction]:
     q, k, v = node.inputs
     layer, heads = node.constants
-    assert isinstance(layer, KVLayer)
     yield Instruction([k, v], [], lambda k, v: native.store_kv(k, v, layer.group, layer.index))
     yield Instruction(
         [q], [node], lambda q, to: native.attend(q, heads, layer.group, layer.index, to)
