@@ -40,7 +40,7 @@ def weight(raw: RawTensor, arena: "_cpu.Arena | None" = None) -> Weight:
         # A copy: one that lies in the file would keep all of the file in memory.
         vector: Tensor = np.array(file.dequantize(raw.data), np.float32).reshape(-1)
         return vector if raw.rows is None else vector[raw.rows]
-    rows, columns = raw.shape
+    rows = raw.shape[0]
     step = max(8, SLICE_BYTES // max(1, raw.data.shape[1]) // 8 * 8)
     slices = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
