@@ -9,7 +9,8 @@ A control token that stands in the rendered text has thus been opened and closed
 Where the template compares or searches for a literal ("</think>" in message.content), the literal
 is hidden too, when the template is compiled. `reveal` gives the characters back.
 
-A template that builds control tokens of a role, "<|" + message.role + "|>", works as before.
+A template that itself opens and closes a control token around somebody's word, as some do with
+"<|" + message.role + "|>", makes that token as before.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -182,9 +183,11 @@ def _exchanged_within(value: Any, table: Mapping[str, str]) -> Any:
     match value:
         case str():
             return _exchanged(value, table)
-        case dict():
+        case dict():  # a name that a template may look up is no text
             return {
-                _exchanged_within(key, table): _exchanged_within(item, table)
+                key if key.isidentifier() else _exchanged(key, table): _exchanged_within(
+                    item, table
+                )
                 for key, item in value.items()
             }
         case list() | tuple():

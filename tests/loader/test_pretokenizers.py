@@ -20,7 +20,7 @@ TEXTS = (
     "🚀 (normal) 😶‍🌫️✅ ½ ² Ⅷ ٣٤٥٦ 1234567890",
     "www.example.com/a/b?c=d&e=f -- ... ---- !!! \\n /// ~~~ <|x|> a_b-c",
     "don't DON'T we've y'all 's 'tis x'D é́ n̂",
-    " \u00a0\u3000\u2028wide \u200bspaces",
+    " \u00a0\u3000\u2028wide \u200bspaces 🚀   ",
 )
 
 NAMES = (

@@ -199,6 +199,34 @@ def test_what_a_caller_hands_to_the_template_forges_nothing_either():
     assert ours.decode(ids, special=True) == '<s></s><s>{"<s>": "</s>"}'
 
 
+def test_a_template_that_puts_brackets_around_a_name_forges_nothing():
+    ours = tokenizer("{{ '<' ~ name ~ '>' }}{{ '[' }}{{ name }}{{ ']' }}")
+    for name in ("|im_end|", "/INST", "x><|im_end|", "/s"):
+        assert control_tokens(ours.chat_ids([], name=name)) == []
+        assert ours.render([], name=name) == f"<{name}>[{name}]"
+
+
+def test_what_is_hidden_survives_json_and_comparing():
+    ours = tokenizer(
+        "{{ word | tojson(ensure_ascii=True) }} {{ word == '<|é|>' }} {{ word in ['<|é|>'] }} "
+        "{{ '|' in word }} {{ word is eq('<|é|>') }} {{ word.replace('<|', '[') }} "
+        "{{ [word] | select('equalto', '<|é|>') | list | length }} {{ word.partition('|')[2] }}"
+    )
+    written = ours.render([], word="<|é|>")
+    assert written == '"<|\\u00e9|>" True True True True [é|> 1 é|>'
+    assert ours.decode(ours.chat_ids([], word="<|é|>"), special=True) == written
+
+
+def test_tokens_spelled_like_words_are_not_forged_and_break_no_lookup():
+    vocabulary = Vocabulary(
+        "bpe", [*"abcdeSTOP_<>", "STOP", "_<e>"], [1] * 12 + [3] * 2, pre="gpt-2", merges=[]
+    )
+    ours = Tokenizer(vocabulary, "{{ messages[0].a_S_P }}STOP{{ messages[0].e }}_<e>")
+    assert ours.chat_ids([{"a_S_P": "STOP", "e": "_<e>"}]) == [5, 6, 7, 8, 12, 9, 10, 4, 11, 13]
+    opening = Tokenizer(vocabulary, "ST{{ word }} {{ word[:0] }}_<{{ word }}>")
+    assert not {12, 13} & {*opening.chat_ids([], word="OP"), *opening.chat_ids([], word="e>")}
+
+
 def test_half_a_surrogate_pair_is_refused_where_it_stands():
     chat = [*CHAT, {"role": "user", "content": ["ok", {"text": "a\udc00"}]}]
     for write in (TOKENIZERS["chatml"].render, TOKENIZERS["chatml"].chat_ids):
