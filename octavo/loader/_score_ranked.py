@@ -1,13 +1,12 @@
 """SentencePiece's byte-pair encoding: of two neighbours that join to a token, the pair whose token
 scores highest joins first; what remains unknown falls back to bytes. A space is written as U+2581.
 
-The `tokenizers` library wants the merges spelled out, and those of a large vocabulary take more
-than a second (Gemma's 262,144 tokens have 513,511). But a text can only become tokens that lie
-in it: the merges between those are few and quickly found. So a text brings its own small model,
-until so much text has gone through that all merges at once would have been cheaper.
+The `tokenizers` library wants every merge spelled out beforehand. For Gemma's 262,144 tokens that
+is 513,511 merges, more than a second and 130 MB. But a text can only become tokens that lie in it,
+so a text brings its own small model, of those tokens and the merges between them.
 """
 
-import threading
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,9 +16,10 @@ from tokenizers import Tokenizer as Pipeline
 from octavo.loader.vocabulary import TokenType, Vocabulary
 
 SPACE: Final = "▁"
+_WORD: Final = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
+_JOINS_WORDS: Final = re.compile(f"[^{SPACE}]{SPACE}")
 _BYTES: Final = [f"<0x{byte:02X}>" for byte in range(256)]
-# Finding a text's tokens costs about 10 us a character, finding all merges about 1 s.
-_CHARACTERS_BEFORE_ALL: Final = 100_000
+_MERGED: Final = (TokenType.NORMAL.value, TokenType.UNUSED.value)
 
 
 class ScoreRanked:
@@ -28,77 +28,61 @@ class ScoreRanked:
         self._scores, self._types = vocabulary.scores or [], vocabulary.types
         spaced = [token for token in ids if " " in token]
         self._ids = ids | {token.replace(" ", SPACE): ids[token] for token in spaced}
-        self._bytes = {token: ids[token] for token in _BYTES if token in ids}
-        self._unknown = _unknown(vocabulary) if len(self._bytes) < 256 else None
-        self._lengths = sorted({len(token) for token in self._ids})
+        self._longest = max(map(len, self._ids), default=0)
+        self._joining = [token for token in self._ids if _JOINS_WORDS.search(token)]
+        self._always = {token: ids[token] for token in _BYTES if token in ids}
+        self._unknown: str | None = None
+        if len(self._always) < 256 and vocabulary.unk_id is not None:
+            self._unknown = vocabulary.tokens[vocabulary.unk_id]
+            self._always[self._unknown] = vocabulary.unk_id
         self._prefix = SPACE if vocabulary.add_space_prefix else ""
-        self._characters, self._all, self._lock = 0, None, threading.Lock()
-
-    _all: Pipeline | None
 
     def encode(self, text: str) -> list[int]:
         if not text:
             return []
         spelled = self._prefix + text.replace(" ", SPACE)
-        return self._pipeline(spelled).encode(spelled, add_special_tokens=False).ids
+        pipeline = self._pipeline(self._within(spelled))
+        return pipeline.encode(spelled, add_special_tokens=False).ids
 
     def piece_bytes(self, piece: str) -> bytes:
         return piece.replace(SPACE, " ").encode()
 
-    def _pipeline(self, text: str) -> Pipeline:
-        with self._lock:
-            self._characters += len(text)
-            if self._all is None and self._characters > _CHARACTERS_BEFORE_ALL:
-                self._all = self._build(self._ids)
-            return self._all or self._build(self._within(text))
-
     def _within(self, text: str) -> dict[str, int]:
-        """The tokens that lie in `text`."""
-        ids: dict[str, int] = {}
-        for length in self._lengths:
-            parts = {text[i : i + length] for i in range(len(text) - length + 1)}
-            ids |= {part: self._ids[part] for part in parts & self._ids.keys()}
-        return ids
+        """The tokens that lie in `text`, a few microseconds a character."""
+        known, longest = self._ids, self._longest
+        found = {
+            part: known[part]
+            for word in set(_WORD.findall(text))
+            for start in range(len(word))
+            for end in range(start + 1, min(start + longest, len(word)) + 1)
+            if (part := word[start:end]) in known
+        }
+        return found | {token: known[token] for token in self._joining if token in text}
 
-    def _build(self, ids: dict[str, int]) -> Pipeline:
-        types = self._types
-        user_defined = [t for t, i in ids.items() if types[i] == TokenType.USER_DEFINED]
-        unknown = self._unknown or {}
+    def _pipeline(self, ids: dict[str, int]) -> Pipeline:
         model = models.BPE(
-            {**self._bytes, **unknown, **ids},
+            self._always | ids,
             self._merges(ids),
             byte_fallback=True,
             fuse_unk=True,
-            unk_token=next(iter(unknown), None),
+            unk_token=self._unknown,
         )
         pipeline = Pipeline(model)
-        pipeline.add_tokens([AddedToken(token, normalized=False) for token in user_defined])
+        types = self._types
+        before = [token for token, i in ids.items() if types[i] == TokenType.USER_DEFINED]
+        pipeline.add_tokens([AddedToken(token, normalized=False) for token in before])
         return pipeline
 
     def _merges(self, ids: dict[str, int]) -> list[tuple[str, str]]:
-        """Highest score first. Equal ones as in the files that Hugging Face publishes: by the ids
-        of left and right. (SentencePiece takes the leftmost in the text, which a list of merges
-        cannot say; it matters for overlaps like "a" "aa" "a" alone.)"""
-        mergeable = (TokenType.NORMAL, TokenType.UNUSED)
-        products = [i_and_t for i_and_t in ids.items() if self._types[i_and_t[1]] in mergeable]
-        products.sort(key=lambda product: -self._scores[product[1]])
-        merges: list[tuple[str, str]] = []
-        for token, _ in products:
-            merges += _halves(token, ids)
-        return merges
+        """Highest score first; of one token's several, by the ids of left and right. (SentencePiece
+        takes the leftmost in the text, which a list of merges cannot say. Only where the halves of
+        one token overlap, as in "a" "aa" "a", might that differ.)"""
+        merged = [token for token, i in ids.items() if self._types[i] in _MERGED]
+        merged.sort(key=lambda token: -self._scores[ids[token]])
+        return [halves for token in merged for halves in _halves(token, ids)]
 
 
 def _halves(token: str, ids: dict[str, int]) -> Iterable[tuple[str, str]]:
-    halves = [
-        (token[:cut], token[cut:])
-        for cut in range(1, len(token))
-        if token[:cut] in ids and token[cut:] in ids
-    ]
-    if len(halves) > 1:
-        halves.sort(key=lambda half: (ids[half[0]], ids[half[1]]))
-    return halves
-
-
-def _unknown(vocabulary: Vocabulary) -> dict[str, int] | None:
-    i = vocabulary.unk_id
-    return None if i is None else {vocabulary.tokens[i]: i}
+    cuts = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+    halves = [half for half in cuts if half[0] in ids and half[1] in ids]
+    return sorted(halves, key=lambda half: (ids[half[0]], ids[half[1]]))
