@@ -1,0 +1,244 @@
+"""Everything a Scheduler promises, under random arrivals, cancellations and failed steps, over
+memory on paper: a slot remembers a hash of every token up to the one it was written for, and the
+next token is drawn from what the slots say."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octavo.errors import BadRequest, QueueFull
+from octavo.kvcache.tables import PageTables
+from octavo.scheduler.scheduler import Scheduler
+from octavo.types import PAGE_SIZE, KVGroup, Request, SamplingParams
+
+MAX_WAITING = 6
+WORDS = ((2,) * PAGE_SIZE, (2,) * PAGE_SIZE, (3,) * PAGE_SIZE, (4,) * 5)
+requests = st.tuples(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(lambda words: sum(words, ())),
+    st.builds(
+        SamplingParams,
+        max_tokens=st.sampled_from([60, 80, 40, 1]),
+        prompt_logprobs=st.sampled_from([None, None, 0]),
+    ),
+    st.sampled_from([0, 0, 1, -1]),  # priority
+)
+engines = st.builds(
+    lambda **options: PaperEngine(**options),
+    windows=st.sampled_from([[None], [None, 33], [5, None], [16, 33]]),
+    num_pages=st.tuples(*[st.sampled_from([9, 7, 12, 5])] * 2),
+    max_running=st.sampled_from([4, 3, 1]),
+    beyond=st.sampled_from([40, 10, 0]),
+    prefix_cache=st.sampled_from([True, True, False]),
+)
+additions = st.tuples(st.just("add"), st.lists(requests, min_size=1, max_size=5))
+steps = st.tuples(st.just("steps"), st.sampled_from([20, 5, 1]))
+happenings = st.one_of(
+    additions,
+    additions,
+    steps,
+    steps,
+    st.tuples(st.sampled_from(["leave", "leave_during_a_step"]), st.integers(0, 9)),
+    st.tuples(st.just("fail"), st.none()),
+)
+
+
+class PaperEngine:
+    def __init__(self, windows, num_pages, max_running, beyond, prefix_cache):
+        self.windows = windows
+        self.max_running, self.step_tokens = max_running, max_running + beyond
+        groups = [KVGroup(num_layers=1, kv_heads=1, head_dim=8, window=w) for w in windows]
+        self.tables = PageTables(
+            groups, num_pages[: len(groups)], self.step_tokens, prefix_cache=prefix_cache
+        )
+        self.scheduler = Scheduler(
+            self.tables,
+            max_running=max_running,
+            max_waiting=MAX_WAITING,
+            step_tokens=self.step_tokens,
+        )
+        self.slots = [{} for _ in windows]  # (page, slot) -> hash of the tokens up to there
+        self.live = {}
+        self.running = set()  # ids
+        self.ended = Counter()
+        self.accepted = 0
+
+    def add(self, requests):
+        for prompt_ids, params, priority in requests:
+            self._add(Request(str(self.accepted), prompt_ids, params, priority))
+
+    def _add(self, request):
+        if len(request.prompt_ids) >= self.tables.max_tokens:
+            with pytest.raises(BadRequest, match=f"{self.tables.max_tokens} that the KV pages"):
+                self.scheduler.add(request, seed=0)
+        elif self.scheduler.num_waiting >= MAX_WAITING:
+            with pytest.raises(QueueFull):
+                self.scheduler.add(request, seed=0)
+        else:
+            self.live[request.id] = self.scheduler.add(request, seed=0)
+            self.accepted += 1
+
+    def steps(self, times):
+        for _ in range(times):
+            self._step()
+
+    def leave(self, choice):
+        for id in sorted(self.live)[choice : choice + 1]:
+            self._cancel(self.live[id])
+
+    def leave_during_a_step(self, choice):
+        self._step(leaving=sorted(self.running)[choice : choice + 1])
+
+    def fail(self, _):
+        for chunk in self._plan().chunks:
+            for position in range(chunk.start, chunk.end):
+                self._write(chunk.sequence, position, "nonsense")
+            self._cancel(chunk.sequence)
+
+    def finish(self):
+        while self.scheduler.has_work:
+            self._step()
+        assert sum(self.ended.values()) == self.accepted
+        assert not any(count.held for count in self.tables.counts())
+
+    def _step(self, leaving=()):
+        step = self._plan()
+        self._run(step)
+        for id in leaving:
+            self._cancel(self.live[id])
+        self.scheduler.commit(step)
+        self._sample(step)
+
+    def _cancel(self, sequence):
+        assert self.scheduler.cancel(sequence.id) is sequence
+        assert self.scheduler.cancel(sequence.id) is None
+        self._end(sequence)
+
+    def _end(self, sequence):
+        del self.live[sequence.id]
+        self.running.discard(sequence.id)
+        self.ended[sequence.id] += 1
+
+    def _plan(self):
+        decoding = {id for id in self.running if self.live[id].num_left == 1}
+        waiting = [s for id, s in self.live.items() if id not in self.running]
+        step = self.scheduler.plan()
+        served = {chunk.sequence.id for chunk in step.chunks}
+        preempted = {sequence.id for sequence in step.preempted}
+        begun = served - self.running
+        self.running = (self.running | begun) - preempted
+        assert decoding <= served | preempted, "a decode waits for no one"
+        assert bool(served) == bool(self.live), "there is progress as long as there is work"
+        self._check_limits(step)
+        self._check_order(step, waiting, begun)
+        return step
+
+    def _check_limits(self, step):
+        assert step.num_tokens <= self.step_tokens
+        assert len(self.running) == self.scheduler.num_running <= self.max_running
+        assert len({chunk.sequence.id for chunk in step.chunks}) == len(step.chunks)
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            assert sequence.num_computed == chunk.start < chunk.end <= len(sequence.tokens)
+            assert chunk.samples == (chunk.end == len(sequence.tokens))
+
+    def _check_order(self, step, waiting, begun):
+        """First come, first served within a priority; last in, first out when pages are short."""
+        for sequence in waiting:
+            if sequence.id in self.live and sequence.id not in begun:
+                assert all(self.live[id].order < sequence.order for id in begun), "nobody passes"
+        running = sorted((self.live[id] for id in self.running), key=lambda s: s.order)
+        ends = {chunk.sequence.id: chunk.end for chunk in step.chunks}
+        if running:
+            assert running[0].id in ends, "the first of all moves on in every step"
+        prompts = [s for s in running if s.num_left > 1]
+        lefts = [len(s.tokens) - ends.get(s.id, s.num_computed) for s in prompts]
+        for i, left in enumerate(lefts):
+            if left:  # then the budget is spent
+                assert step.num_tokens == self.step_tokens
+                assert not any(s.id in ends for s in prompts[i + 1 :])
+        for sequence in step.preempted:
+            assert all(other.order < sequence.order for other in running)
+            assert sequence.num_computed == 0
+
+    def _run(self, step):
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            for position in range(chunk.start, chunk.end):
+                self._write(sequence, position, hash(tuple(sequence.tokens[: position + 1])))
+        for chunk in step.chunks:
+            self._check_what_it_sees(chunk)
+
+    def _write(self, sequence, position, content):
+        for pages, slots in zip(sequence.table.pages, self.slots, strict=True):
+            slots[pages[position // PAGE_SIZE], position % PAGE_SIZE] = content
+
+    def _check_what_it_sees(self, chunk):
+        sequence = chunk.sequence
+        for g, window in enumerate(self.windows):
+            first = 0 if window is None else max(0, chunk.start - window + 1)
+            for position in range(first, chunk.end):
+                expected = hash(tuple(sequence.tokens[: position + 1]))
+                assert self._slot(sequence, g, position) == expected
+
+    def _slot(self, sequence, g, position):
+        return self.slots[g][sequence.table.pages[g][position // PAGE_SIZE], position % PAGE_SIZE]
+
+    def _sample(self, step):
+        for chunk in step.chunks:
+            sequence = chunk.sequence
+            if not chunk.samples or sequence.id not in self.live:
+                continue
+            self.scheduler.append(sequence, hash(tuple(sequence.tokens)) % 5)
+            limit = sequence.request.params.max_tokens
+            if len(sequence.output_ids) == limit or self.scheduler.is_full(sequence):
+                self._check_answer(sequence)
+                self.scheduler.finish(sequence)
+                self._end(sequence)
+
+    def _check_answer(self, sequence):
+        tokens = list(sequence.request.prompt_ids)
+        for token in sequence.output_ids:
+            assert token == hash(tuple(tokens)) % 5
+            tokens.append(token)
+        assert tokens == sequence.tokens
+        found = sequence.cached_tokens
+        assert found % PAGE_SIZE == 0
+        assert found < sequence.num_prompt
+        if sequence.wants_prompt_logits:
+            assert found == 0
+
+    def check(self):
+        """Every sequence is live or has ended once, and only those that run hold pages."""
+        assert list(self.scheduler.sequences) == list(self.live.values())
+        assert self.scheduler.num_waiting == len(self.live) - len(self.running)
+        assert sorted([*self.live, *self.ended.elements()]) == sorted(
+            map(str, range(self.accepted))
+        )
+        for g, count in enumerate(self.tables.counts()):
+            held = {
+                page
+                for sequence in self.live.values()
+                for page in sequence.table.pages[g][sequence.table.first[g] :]
+            }
+            assert count.held == len(held)
+        for sequence in self.live.values():
+            assert sequence.id in self.running or not sequence.table.num_pages
+
+
+@settings(max_examples=80, deadline=None)
+@given(engines, st.lists(happenings, min_size=3, max_size=16))
+def test_whatever_happens_every_promise_holds(engine, happenings):
+    for verb, argument in happenings:
+        getattr(engine, verb)(argument)
+        engine.check()
+    engine.finish()
+
+
+@settings(max_examples=40, deadline=None)
+@given(engines, st.lists(requests, min_size=3, max_size=MAX_WAITING))
+def test_a_crowd_that_nobody_leaves_is_served_to_the_end(engine, requests):
+    engine.add(requests)
+    engine.finish()
+    engine.check()
