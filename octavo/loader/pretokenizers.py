@@ -70,10 +70,12 @@ def _bytes() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
-def _tiktoken(digits: str, *, contractions: str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|") -> Step:
+def _tiktoken(digits: str) -> Step:
     """The pattern of cl100k_base, with as many digits to a piece as the model has."""
     return _cut(
-        contractions + r"[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+        + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     )
 
@@ -108,7 +110,8 @@ _TABLE: Final[dict[str, PreTokenizer]] = {
     "qwen2": PreTokenizer((_tiktoken(r"\p{N}"), _bytes), nfc=True),
     "tekken": PreTokenizer((_cased(r"\p{N}"), _bytes), whole_pieces=True),
     "gpt-4o": PreTokenizer(
-        (_cased(r"\p{N}{1,3}", contractions="(?i:'s|'t|'re|'ve|'m|'ll|'d)?"), _bytes)
+        (_cased(r"\p{N}{1,3}", contractions="(?i:'s|'t|'re|'ve|'m|'ll|'d)?"), _bytes),
+        whole_pieces=True,
     ),
     "deepseek-llm": PreTokenizer(
         (

@@ -40,21 +40,21 @@ def cut(text, stop):
     return text, None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(tokens)
 def test_what_is_streamed_joins_to_what_is_decoded_at_once(ids):
     shown, stopped = streamed(ids)
     assert ("".join(shown), stopped) == (TOKENIZER.decode(ids), None)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(tokens, stops)
 def test_the_text_ends_before_the_stop_string_that_is_complete_first(ids, stop):
     shown, stopped = streamed(ids, stop)
     assert ("".join(shown), stopped) == cut(TOKENIZER.decode(ids), stop)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(tokens, stops)
 def test_only_what_may_begin_a_stop_string_or_is_half_a_character_is_held_back(ids, stop):
     stream = TextStream(TOKENIZER, stop)
