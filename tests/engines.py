@@ -11,19 +11,24 @@ from octavo.engine.engine import Engine
 from octavo.types import Delta, Finished, PromptScored, Request, SamplingParams
 
 
-def engine_over(loaded, *, num_pages=None, max_context=None, program=None, **options):
+def engine_over(loaded, *, num_pages=512, max_context=None, program=None, **options):
     """A new engine, at no cost; `num_pages` in every group instead of those that memory holds."""
-    plan = loaded.plan
-    if num_pages is not None:
-        plan = replace(plan, num_pages=tuple(num_pages for _ in plan.num_pages))
-        max_context = min(max_context or plan.max_context, num_pages * 16)
-    plan = replace(plan, max_context=max_context or plan.max_context)
+    plan = replace(
+        loaded.plan,
+        num_pages=tuple(num_pages for _ in loaded.groups),
+        max_context=min(max_context or loaded.plan.max_context, num_pages * 16),
+    )
     loaded = replace(loaded, plan=plan, program=program or loaded.program)
     return Engine(Config(str(loaded.path), **options), loaded)
 
 
 def asked(id="a", prompt=(5, 6, 7), *, priority=0, **params):
-    return Request(id, tuple(prompt), SamplingParams(**{"max_tokens": 8, **params}), priority)
+    return Request(
+        id,
+        tuple(prompt),
+        SamplingParams(**{"max_tokens": 8, "ignore_eos": True, **params}),
+        priority,
+    )
 
 
 def run(engine, *requests):

@@ -7,7 +7,9 @@ from octavo.engine.loading import load
 
 @pytest.fixture(scope="session")
 def llama_path(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("models") / "llama.gguf", "llama", "q4_1")
+    """Its context is so long that an answer which fills it takes more than any test's patience."""
+    path = tmp_path_factory.mktemp("models") / "llama.gguf"
+    return write_tiny(path, "llama", "q4_1", context=40_000)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from octavo.errors import BadCheckpoint, BadConfig, BadRequest, QueueFull
 from octavo.types import Delta, Finished, PromptScored, Usage
 
 THE, ON = 265, 264  # tokens of the tiny llama: " the" and "on"
-FOREVER = {"ignore_eos": True, "max_tokens": None}
+FOREVER = {"max_tokens": None}
 
 
 def always(token):
@@ -30,14 +30,14 @@ def engine(llama):
 
 def test_it_stops_at_the_end_of_turn(engine):
     eos = max(engine.tokenizer.eos_ids)
-    events = answer(engine, **always(eos))
+    events = answer(engine, **always(eos), ignore_eos=False)
     assert (text(events), tokens(events)) == ("", [eos])
     assert (end(events).reason, end(events).stop) == ("stop", None)
 
 
 def test_it_goes_on_after_the_end_of_turn_where_told(engine):
     eos = max(engine.tokenizer.eos_ids)
-    events = answer(engine, **always(eos), ignore_eos=True, max_tokens=3)
+    events = answer(engine, **always(eos), max_tokens=3)
     assert (tokens(events), end(events).reason) == ([eos] * 3, "length")
 
 
@@ -77,7 +77,7 @@ def test_half_a_character_at_the_end_is_shown_as_such(engine):
 
 
 def test_one_delta_for_each_token_and_its_logprob(engine):
-    *deltas, _ = answer(engine, temperature=0, logprobs=2, ignore_eos=True)
+    *deltas, _ = answer(engine, temperature=0, logprobs=2)
     assert len(deltas) == 8
     for delta in deltas:
         (token,), (scored,) = delta.token_ids, delta.logprobs
@@ -113,6 +113,7 @@ def test_a_seed_is_drawn_and_named_and_gives_the_same_tokens_again(engine):
     first = answer(engine)
     again = answer(engine, seed=end(first).seed)
     assert tokens(again) == tokens(first)
+    assert tokens(answer(engine, seed=1)) != tokens(answer(engine, seed=2))
     others = {end(answer(engine, max_tokens=1)).seed for _ in range(10)}
     assert len(others) == 10
 

@@ -85,6 +85,7 @@ REQUESTS = st.builds(
     top_p=st.sampled_from([1, 0.9]),
     repetition_penalty=st.sampled_from([1, 1.3]),
     seed=st.integers(0, 2**64 - 1),
+    ignore_eos=st.booleans(),
     logprobs=st.just(20),
     prompt_logprobs=st.sampled_from([None, None, 20]),
 )
@@ -99,7 +100,7 @@ def engines(draw):
     return {
         "max_running": max_running,
         "step_tokens": draw(st.integers(max_running, 90)),
-        "num_pages": draw(st.sampled_from([None, 8, 10, 20])),
+        "num_pages": draw(st.sampled_from([8, 10, 20, 512])),
         "prefix_cache": draw(st.booleans()),
     }
 
@@ -177,10 +178,7 @@ def test_a_prefix_may_be_found_at_any_length(subject):
 
 
 def test_preemption_changes_nothing(subject):
-    requests = [
-        long_request(id, 400 + 7 * i, seed=i, max_tokens=40, ignore_eos=True)
-        for i, id in enumerate("abc")
-    ]
+    requests = [long_request(id, 400 + 7 * i, seed=i, max_tokens=40) for i, id in enumerate("abc")]
     engine = engine_over(subject.two, num_pages=81, prefix_cache=False, step_tokens=300)
     heard = run(engine, *requests)
     assert sum(end(heard[id]).timing.preemptions for id in "abc") > 0
@@ -193,3 +191,10 @@ def test_sixteen_others_change_nothing(subject):
     heard = run(engine_over(subject.two, **LIMITS), *requests)
     for one in requests:
         assert told(heard[one.id]) == subject.alone(one)
+
+
+def test_pages_that_others_took_meanwhile_are_not_found_again(subject):
+    requests = [asked(str(i), COMMON[90 * i :][:90], seed=i, logprobs=20) for i in range(4)]
+    engine = engine_over(subject.two, num_pages=8)
+    for one in requests * 2:
+        assert told(run(engine, one)[one.id]) == subject.alone(one)
