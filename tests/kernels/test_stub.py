@@ -1,4 +1,4 @@
-"""The native module's surface, kept in git so that a change of it is a diff; --bless rewrites it."""
+"""The native module's surface, kept in git so that changing it is a diff; --bless rewrites it."""
 
 import ast
 from pathlib import Path
