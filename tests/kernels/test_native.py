@@ -101,12 +101,12 @@ SHAPES = {
 @pytest.mark.parametrize("case", SHAPES)
 def test_a_weight_that_no_kernel_reads_is_refused(case):
     with pytest.raises(ValueError, match=r".+"):
-        _cpu.Weight.codes(_cpu.Arena(), _cpu.Arena(), *SHAPES[case])
+        _cpu.Weight.codes(_cpu.Arena(), *SHAPES[case])
 
 
 def test_floats_of_an_unknown_format_are_refused():
     with pytest.raises(ValueError, match="f32, f16 or bf16"):
-        _cpu.Weight.floats(_cpu.Arena(), _cpu.Arena(), 8, 8, "f64")
+        _cpu.Weight.floats(_cpu.Arena(), 8, 8, "f64")
 
 
 ROWS = {
@@ -121,7 +121,7 @@ ROWS = {
 @pytest.mark.parametrize("case", ROWS)
 def test_rows_that_the_weight_does_not_have_are_refused(case):
     first, rows, columns = ROWS[case]
-    codes = _cpu.Weight.codes(_cpu.Arena(), _cpu.Arena(), 20, 32, 4, 32, False, False)
+    codes = _cpu.Weight.codes(_cpu.Arena(), 20, 32, 4, 32, False, False)
     with pytest.raises(ValueError, match=r".+"):
         codes.put_codes(
             first,
@@ -132,14 +132,14 @@ def test_rows_that_the_weight_does_not_have_are_refused(case):
             None,
         )
     with pytest.raises(ValueError, match=r".+"):
-        _cpu.Weight.floats(_cpu.Arena(), _cpu.Arena(), 20, 32, "f32").put_floats(
+        _cpu.Weight.floats(_cpu.Arena(), 20, 32, "f32").put_floats(
             first, np.zeros((rows, columns * 4), np.uint8)
         )
 
 
 @pytest.mark.parametrize("missing", ["scale", "min", "sub_scale", "sub_min"])
 def test_scales_of_another_shape_are_refused(missing):
-    codes = _cpu.Weight.codes(_cpu.Arena(), _cpu.Arena(), 8, 256, 4, 32, True, True)
+    codes = _cpu.Weight.codes(_cpu.Arena(), 8, 256, 4, 32, True, True)
     given = {
         "codes": np.zeros((8, 256), np.uint8),
         "scale": np.zeros((8, 1), np.uint16),
