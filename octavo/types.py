@@ -93,6 +93,8 @@ class SamplingParams:
                 _within(name, value, low, high)
         for token, bias in self.logit_bias.items():
             _within(f"logit_bias[{token}]", bias, -100, 100)
+        if isinstance(self.stop, str):  # each of its letters would be one
+            raise BadRequest(f"{self.stop!r} is one text, give a tuple of texts", "stop")
         if "" in self.stop:
             raise BadRequest("a stop string is empty, give at least one character", "stop")
 

@@ -7,6 +7,7 @@ the only one that touches the Engine, its pure `check` aside.
 """
 
 import asyncio
+import atexit
 import logging
 from asyncio import AbstractEventLoop
 from collections import defaultdict
@@ -78,14 +79,16 @@ class AsyncEngine:
             self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
             self._is_open = True
             self._thread.start()
+            # A thread that is in native code while Python takes itself down would abort it.
+            atexit.register(self._end, self._thread)
 
     async def stop(self, drain: float = 0.0) -> None:
         """Takes no more requests, gives those under way `drain` seconds, cancels the others."""
         thread, self._thread = self._thread, None
         if thread is not None:
             await asyncio.to_thread(self._wait_for_all, drain)
-            self._inbox.put(None)
-            await asyncio.to_thread(thread.join)
+            atexit.unregister(self._end)
+            await asyncio.to_thread(self._end, thread)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -119,6 +122,10 @@ class AsyncEngine:
         with self._lock:
             self._is_open = False
             self._lock.wait_for(lambda: not self._mailboxes, seconds)
+
+    def _end(self, thread: Thread) -> None:
+        self._inbox.put(None)
+        thread.join()
 
     # What follows runs in the engine's thread.
 

@@ -1,6 +1,8 @@
 """octavo.AsyncEngine over a tiny model: many listeners, one engine thread, nobody left waiting."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -221,3 +223,21 @@ def test_an_idle_engine_uses_no_cpu(llama):
             assert time.process_time() - before < 0.05
 
     in_loop(test())
+
+
+def test_a_program_may_end_without_stopping_it(llama_path):
+    code = (
+        "import asyncio, octavo\n"
+        "async def main():\n"
+        "    global engine, events\n"
+        f"    engine = octavo.AsyncEngine(octavo.Config({str(llama_path)!r}))\n"
+        "    await engine.start()\n"
+        "    params = octavo.SamplingParams(ignore_eos=True)\n"
+        "    events = engine.submit(octavo.Request('a', (5, 6, 7), params))\n"
+        "    await anext(events)\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

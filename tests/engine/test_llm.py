@@ -124,6 +124,11 @@ def test_a_bad_prompt_is_refused_before_anything_runs(llm):
     assert not llm.engine.has_work
 
 
+def test_a_stop_string_alone_is_no_tuple_of_them():
+    with pytest.raises(octavo.BadRequest, match="stop: 'abc' is one text"):
+        SamplingParams(stop="abc")
+
+
 def test_an_interrupted_batch_leaves_nothing_behind(llm, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
