@@ -125,8 +125,8 @@ class Scheduler:
         """The next chunk of a running sequence; others, or in the end itself, give way to it."""
         if sequence in plan.preempted or not plan.tokens_left:
             return
-        end = min(sequence.num_computed + plan.tokens_left, len(sequence.tokens))
         while True:
+            end = min(sequence.num_computed + plan.tokens_left, len(sequence.tokens))
             try:
                 self.tables.extend(sequence.table, end)
             except OutOfPages:

@@ -97,7 +97,9 @@ class PaperEngine:
             self._cancel(chunk.sequence)
 
     def finish(self):
-        while self.scheduler.has_work:
+        for _ in range(3000):
+            if not self.scheduler.has_work:
+                break
             self._step()
         assert sum(self.ended.values()) == self.accepted
         assert not any(count.held for count in self.tables.counts())

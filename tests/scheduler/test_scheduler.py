@@ -105,14 +105,16 @@ def test_one_that_waits_for_pages_lets_nobody_pass():
     assert run(scheduler) == [("large", 0, 32)]
 
 
-def test_a_newcomer_leaves_each_of_the_running_a_page_to_grow():
-    scheduler = scheduler_of(num_pages=4)
+@pytest.mark.parametrize(("num_tokens", "begins"), [(31, True), (32, False)])
+def test_a_newcomer_has_room_for_one_token_more_and_leaves_each_of_the_running_a_page(
+    num_tokens, begins
+):
+    scheduler = scheduler_of(num_pages=5)
     add(scheduler, "a", 16)
     run(scheduler)
-    add(scheduler, "b", 32, first=1)  # three pages with the token to come, and three are free
-    assert run(scheduler) == [("a", 16, 17)]
-    scheduler.cancel("a")
-    assert run(scheduler) == [("b", 0, 32)]
+    add(scheduler, "b", num_tokens, first=1)
+    step = scheduler.plan()  # a has taken its second page
+    assert [chunk.sequence.id for chunk in step.chunks] == (["a", "b"] if begins else ["a"])
 
 
 def test_when_pages_run_out_the_last_in_gives_way_and_continues_where_it_was():
@@ -151,7 +153,7 @@ def test_one_that_gives_way_to_a_prompt_leaves_the_step_that_was_planned():
     run(scheduler, times=31)
     step = scheduler.plan()  # the last of ten pages went to position 48 of the patient one
     assert step.preempted == (patient,)
-    assert chunks(step) == [("urgent", 96, 99)]
+    assert chunks(step) == [("urgent", 96, 100)], "and its part of the budget is used"
     assert len(patient.output_ids) == 33
 
 
