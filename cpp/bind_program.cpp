@@ -134,7 +134,7 @@ void bind_program(nb::module_& m) {
              [](P& p, nb::object table, BufferId out) {
                  auto& weight = nb::cast<PackedWeight&>(table).w;
                  p.kept.push_back(table);
-                 p.vocabulary = weight.rows;
+                 p.vocabulary = p.vocabulary ? std::min(p.vocabulary, weight.rows) : weight.rows;
                  p.program.embed(weight, out);
              })
         .def("take", [](P& p, BufferId x, BufferId out) { p.program.take(x, out); })
@@ -185,7 +185,7 @@ void bind_program(nb::module_& m) {
                          require(array.shape(0) == (size_t)w.row_groups() * LANES,
                                  "bias: not one a row, filled up to a multiple of 8");
                          terms = array.data();
-                         p.kept.push_back(*bias);
+                         p.kept.push_back(nb::cast(array));
                      }
                      p.kept.push_back(weight);
                      all.push_back({&w, terms, out});

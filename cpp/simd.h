@@ -55,6 +55,7 @@ inline f32x8 operator+(f32x8 a, f32x8 b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline f32x8 operator-(f32x8 a, f32x8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline f32x8 operator*(f32x8 a, f32x8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline f32x8 operator/(f32x8 a, f32x8 b) { return {_mm256_div_ps(a.v, b.v)}; }
+// Of a number and NaN, the second of the two.
 inline f32x8 max(f32x8 a, f32x8 b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline f32x8 min(f32x8 a, f32x8 b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline f32x8 abs(f32x8 x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
@@ -263,10 +264,10 @@ inline i32x8 to_int(f32x8 x) {
     });
 }
 inline i32x8 operator+(i32x8 a, i32x8 b) {
-    return lanes<i32x8>([&](int i) { return a.v[i] + b.v[i]; });
+    return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]); });
 }
 inline i32x8 operator-(i32x8 a, i32x8 b) {
-    return lanes<i32x8>([&](int i) { return a.v[i] - b.v[i]; });
+    return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]); });
 }
 inline i32x8 operator*(i32x8 a, i32x8 b) {
     return lanes<i32x8>([&](int i) { return (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); });

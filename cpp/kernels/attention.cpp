@@ -165,6 +165,14 @@ void finish(const Partial& partial, int head_dim, float* out) {
     for (int d = 0; d < head_dim; d += 8) store(out + d, load(partial.mixed + d) * inverse);
 }
 
+namespace {
+
+// An infinity in a page would make NaN of every query that gives it no weight at all, so that a
+// token's answer would depend on what else is in its chunk. NaN stays NaN.
+inline f32x8 within_half(f32x8 x) { return min(broadcast(65504.0f), max(broadcast(-65504.0f), x)); }
+
+}  // namespace
+
 void store_kv(const float* k, const float* v, Pages pages, int page, int slot, int head_dim,
               int kv_heads) {
     for (int h = 0; h < kv_heads; ++h, k += head_dim, v += head_dim) {
@@ -172,9 +180,9 @@ void store_kv(const float* k, const float* v, Pages pages, int page, int slot, i
         uint16_t* values = keys + pages.value + (size_t)slot * head_dim;
         for (int d = 0; d < head_dim; d += 8) {
             uint16_t halves[8];
-            store_half(halves, load(k + d));
+            store_half(halves, within_half(load(k + d)));
             for (int i = 0; i < 8; ++i) keys[(d + i) * PAGE + slot] = halves[i];
-            store_half(values + d, load(v + d));
+            store_half(values + d, within_half(load(v + d)));
         }
     }
 }

@@ -30,19 +30,25 @@ def instruction_set(request, monkeypatch):
 
 
 def noise_of(seed, position, token):
-    """Gumbel noise of a uniform number in (0, 1), whose 52 bits hash the three (splitmix64:
-    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014, figure 16)."""
-    mask = 2**64 - 1
+    """Gumbel noise of a uniform number in (0, 1), whose 32 bits hash the three: seed and position
+    make a key (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
+    2014, figure 16), the token goes through MurmurHash3's finisher with either half of it."""
+    long, short = 2**64 - 1, 2**32 - 1
 
     def mix(x):
-        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & mask
-        x = (x ^ x >> 27) * 0x94D049BB133111EB & mask
+        x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & long
+        x = (x ^ x >> 27) * 0x94D049BB133111EB & long
         return x ^ x >> 31
 
+    def scatter(x):
+        x = (x ^ x >> 16) * 0x85EBCA6B & short
+        x = (x ^ x >> 13) * 0xC2B2AE35 & short
+        return x ^ x >> 16
+
     golden = 0x9E3779B97F4A7C15
-    counter = position << 32 | token
-    hashed = mix(mix(seed + golden & mask) ^ mix(counter + golden & mask))
-    return -math.log(-math.log(((hashed >> 12) + 0.5) * 2.0**-52))
+    key = mix(mix(seed + golden & long) ^ mix(position + golden & long))
+    bits = scatter(scatter(token ^ key & short) ^ key >> 32)
+    return -math.log(-math.log((bits + 0.5) * 2.0**-32))
 
 
 def adjusted(logits, row):
