@@ -194,3 +194,14 @@ def test_pages_that_left_the_window_are_not_read(window, instruction_set):
     now = [LENGTH - 1]
     last = kept.step((now, LENGTH - 1, table))
     np.testing.assert_array_equal(given_back.step((now, LENGTH - 1, gone)), last)
+
+
+def test_values_too_large_for_half_precision_are_held_and_leave_earlier_tokens_alone(
+    instruction_set,
+):
+    heads = Heads()
+    plain = in_chunks(heads.running(), [30], range(2))
+    heads.v[20], heads.v[21] = 1e6, -np.inf
+    loud = in_chunks(heads.running(), [30], range(2))
+    np.testing.assert_array_equal(loud[:20], plain[:20])
+    assert np.isfinite(loud[20:]).all()

@@ -45,12 +45,12 @@ struct Format {
 };
 
 const Format FORMATS[] = {
-    {Kind::f32, 0, 0, false, false},    {Kind::f16, 0, 0, false, false},
-    {Kind::bf16, 0, 0, false, false},   {Kind::codes, 4, 32, false, false},
-    {Kind::codes, 4, 32, true, false},  {Kind::codes, 5, 32, false, false},
-    {Kind::codes, 5, 32, true, false},  {Kind::codes, 8, 32, false, false},
-    {Kind::codes, 2, 16, true, true},   {Kind::codes, 3, 16, false, true},
-    {Kind::codes, 4, 32, true, true},   {Kind::codes, 5, 32, true, true},
+    {Kind::f32, 0, 0, false, false},   {Kind::f16, 0, 0, false, false},
+    {Kind::bf16, 0, 0, false, false},  {Kind::codes, 4, 32, false, false},
+    {Kind::codes, 4, 32, true, false}, {Kind::codes, 5, 32, false, false},
+    {Kind::codes, 5, 32, true, false}, {Kind::codes, 8, 32, false, false},
+    {Kind::codes, 2, 16, true, true},  {Kind::codes, 3, 16, false, true},
+    {Kind::codes, 4, 32, true, true},  {Kind::codes, 5, 32, true, true},
     {Kind::codes, 6, 16, false, true},
 };
 
@@ -78,7 +78,7 @@ struct Matrix {
         auto codes = bytes(count), subs = bytes(count / w.group), mins = bytes(count / w.group);
         if (w.bits < 8)
             for (uint8_t& code : codes) code &= (1 << w.bits) - 1;
-        std::vector<uint16_t> scales(count / (w.has_sub ? SUPER : BLOCK), 0x1400);
+        std::vector<uint16_t> scales(count / (w.has_sub ? SUPER : BLOCK), 0x2c00);
         CodesIn from = {codes.data(), scales.data(), w.has_min ? scales.data() : nullptr,
                         w.has_sub ? (const int8_t*)subs.data() : nullptr,
                         w.has_sub && w.has_min ? (const int8_t*)mins.data() : nullptr};
@@ -200,19 +200,24 @@ struct Batches {
             starts.push_back((int)ids.size());
             if (between(0, 3)) outputs.push_back((int)ids.size() - 1);
         }
-        return {ids.data(),       positions.data(),
-                starts.data(),    (int)ids.size(),
-                SEQUENCES,        {table.data(), table.data()},
-                {WIDTH, WIDTH},   outputs.data(),
-                (int)outputs.size()};
+        return {ids.data(),      positions.data(), starts.data(),
+                (int)ids.size(), SEQUENCES,        {table.data(), table.data()},
+                {WIDTH, WIDTH},  outputs.data(),   (int)outputs.size()};
     }
 
     // The first sequence alone.
     Step lone(int first, int count) {
         ids.assign(count, 1), positions.clear(), starts = {0, count}, outputs.clear();
         for (int i = 0; i < count; ++i) positions.push_back(first + i);
-        return {ids.data(), positions.data(), starts.data(), count, 1,
-                {table.data(), table.data()}, {WIDTH, WIDTH}, nullptr, 0};
+        return {ids.data(),
+                positions.data(),
+                starts.data(),
+                count,
+                1,
+                {table.data(), table.data()},
+                {WIDTH, WIDTH},
+                nullptr,
+                0};
     }
 };
 
@@ -287,23 +292,22 @@ void drive_sampling(const Kernels& kernels) {
             kernels.log_sum_exp(logits.data(), size);
             int count = std::min(20, size);
             if (round % 8 != 2) kernels.top(logits.data(), size, count, ids);
-            int token = kernels.sample(
-                logits.data(), size,
-                {.temperature = (float)between(0, 3),
-                 .top_p = round % 3 ? 1.0f : 0.7f,
-                 .min_p = round % 5 ? 0.0f : 0.1f,
-                 .top_k = between(0, 2 * size),
-                 .repetition_penalty = 1.1f,
-                 .presence_penalty = 0.5f,
-                 .frequency_penalty = 0.1f,
-                 .seed = dice(),
-                 .position = (uint32_t)dice(),
-                 .seen = seen,
-                 .generated = counts,
-                 .num_seen = size > 1 ? 2 : 1,
-                 .bias_ids = seen,
-                 .biases = biases.data(),
-                 .num_biases = 1});
+            int token = kernels.sample(logits.data(), size,
+                                       {.temperature = (float)between(0, 3),
+                                        .top_p = round % 3 ? 1.0f : 0.7f,
+                                        .min_p = round % 5 ? 0.0f : 0.1f,
+                                        .top_k = between(0, 2 * size),
+                                        .repetition_penalty = 1.1f,
+                                        .presence_penalty = 0.5f,
+                                        .frequency_penalty = 0.1f,
+                                        .seed = dice(),
+                                        .position = (uint32_t)dice(),
+                                        .seen = seen,
+                                        .generated = counts,
+                                        .num_seen = size > 1 ? 2 : 1,
+                                        .bias_ids = seen,
+                                        .biases = biases.data(),
+                                        .num_biases = 1});
             expect(token >= 0 && token < size, "a token of the vocabulary");
         }
 }

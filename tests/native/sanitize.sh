@@ -8,6 +8,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${1:-$(mktemp -d)}
+if [[ $# == 0 ]]; then trap 'rm -rf "$build"' EXIT; fi
 compiler=${CXX:-g++}
 flags=(-std=c++20 -g1 -fno-omit-frame-pointer -ffp-contract=off -pthread -I"$root/cpp")
 sets=(generic)
