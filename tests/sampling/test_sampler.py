@@ -22,6 +22,7 @@ SAME_SET = settings(  # the instruction set stays through all examples of one te
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 VOCABULARIES = (1, 7, 8, 9, 64, 65, 1000)
+LARGE = 5001  # enough for short cuts that a small vocabulary never takes
 
 
 @pytest.fixture(params=_cpu.instruction_sets(), autouse=True)
@@ -104,20 +105,21 @@ def one(logits, row):
 
 @SAME_SET
 @given(
-    vocabulary=st.sampled_from(VOCABULARIES),
+    vocabulary=st.sampled_from([*VOCABULARIES, LARGE]),
     content=st.integers(0, 9999),
+    shift=st.sampled_from([0, -60, 200]),
     temperature=st.sampled_from([0, 0.01, 0.7, 1, 1.5, 100]),
-    top_k=st.none() | st.sampled_from([1, 2, 5, 64, 65, 2000]),
+    top_k=st.none() | st.sampled_from([1, 2, 5, 64, 65, 512, 513, 2000]),
     top_p=st.sampled_from([1, 0.999, 0.9, 0.5, 1e-6]),
     min_p=st.sampled_from([0, 1e-9, 0.05, 0.9, 1]),
     seed=st.integers(-(2**63), 2**64 - 1),
     position=st.integers(0, 2**20),
 )
 def test_cuts_and_noise_choose_as_the_formulas_do(
-    vocabulary, content, temperature, top_k, top_p, min_p, seed, position
+    vocabulary, content, shift, temperature, top_k, top_p, min_p, seed, position
 ):
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    logits, row = logits_of(vocabulary, content), Row(params, seed, position)
+    logits, row = logits_of(vocabulary, content) + np.float32(shift), Row(params, seed, position)
     assert one(logits, row).token_id == choice(logits, row)
 
 
@@ -157,7 +159,17 @@ def test_ties_go_to_the_lower_id(vocabulary):
     assert one(flat, Row(near, 0, 0)).token_id == vocabulary // 2
 
 
-@pytest.mark.parametrize("params", [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"top_k": 1},
+        {"top_p": 1e-9},
+        {"temperature": 1e-6},
+        {"temperature": 1e-39},
+        {"temperature": 1e-39, "top_p": 0.9},
+        {"temperature": 1e-50},
+    ],
+)
 def test_what_leaves_one_token_is_greedy(params):
     for content in range(50):
         logits = np.random.default_rng(content).normal(0, 3, 1000).astype(np.float32)
@@ -206,6 +218,17 @@ def test_tokens_are_as_frequent_as_they_are_likely(by, temperature, top_k):
     pairs = tokens[::2] * len(share) + tokens[1::2]
     expected = np.outer(share, share).ravel() * (draws // 2)
     assert chi_square(np.bincount(pairs, minlength=len(expected)), expected) < 130
+
+
+def test_seed_and_position_do_not_stand_in_for_each_other():
+    """Neither swapped nor where both are the same is the noise that of another pair."""
+    flat, params = np.zeros(997, np.float32), SamplingParams()
+    tokens = np.array(
+        [[one(flat, Row(params, s, p)).token_id for p in range(40)] for s in range(40)]
+    )
+    # By chance 1600 pairs of draws from 997 agree 1.6 times, and 12 times once in a million.
+    assert np.count_nonzero(tokens == tokens.T) - 40 < 12
+    assert np.count_nonzero(np.diag(tokens) == tokens[0, 0]) < 12
 
 
 def chi_square(seen, expected):
