@@ -1,4 +1,4 @@
-// exp, log and what is built on them, eight at a time, from the words of simd.h alone.
+// exp and what is built on it, eight at a time, from the words of simd.h alone.
 #pragma once
 
 #include "simd.h"
@@ -22,21 +22,6 @@ inline f32x8 exp(f32x8 x) {
     p = fma(p, r, broadcast(1.0f));
     f32x8 power = floats(shift_left<23>(to_int(n) + broadcast(127)));
     return where_less(x, broadcast(-87.0f), broadcast(0.0f), p * power);
-}
-
-// log x = n ln 2 + log m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m-1) / (m+1),
-// by its series to s^9: |s| < 0.172, so the next term is below 2^-28. For normal x > 0.
-inline f32x8 log(f32x8 x) {
-    i32x8 from_root = bits(x) - broadcast(0x3f3504f3);  // sqrt(1/2)
-    i32x8 n = shift_right<23>(from_root + broadcast(0x3f800000)) - broadcast(127);
-    f32x8 m = floats(bits(x) - shift_left<23>(n));
-    f32x8 s = (m - broadcast(1.0f)) / (m + broadcast(1.0f)), q = s * s;
-    f32x8 p = broadcast(2.0f / 9);
-    p = fma(p, q, broadcast(2.0f / 7));
-    p = fma(p, q, broadcast(2.0f / 5));
-    p = fma(p, q, broadcast(2.0f / 3));
-    p = fma(p, q, broadcast(2.0f));
-    return fma(to_float(n), broadcast(0.693147181f), p * s);
 }
 
 inline f32x8 silu(f32x8 x) { return x / (broadcast(1.0f) + exp(broadcast(0.0f) - x)); }

@@ -62,11 +62,11 @@ uint64_t mix(uint64_t x) {
 // Noise of a row's tokens: 32 bits a token, its id through MurmurHash3's finisher twice, with half
 // of the row's key before each.
 struct Noise {
-    int32_t low, high;  // of mix(mix(seed + golden) ^ mix(position + golden)), golden = 2^64 / phi
+    int32_t low, high;  // of mix(mix(seed + golden) + position), golden = 2^64 / phi
 
     Noise(uint64_t seed, uint32_t position) {
         constexpr uint64_t GOLDEN = 0x9e3779b97f4a7c15u;
-        uint64_t key = mix(mix(seed + GOLDEN) ^ mix(position + GOLDEN));
+        uint64_t key = mix(mix(seed + GOLDEN) + position);
         low = (int32_t)key, high = (int32_t)(key >> 32);
     }
 

@@ -47,7 +47,7 @@ def noise_of(seed, position, token):
         return x ^ x >> 16
 
     golden = 0x9E3779B97F4A7C15
-    key = mix(mix(seed + golden & long) ^ mix(position + golden & long))
+    key = mix(mix(seed + golden & long) + position & long)
     bits = scatter(scatter(token ^ key & short) ^ key >> 32)
     return -math.log(-math.log((bits + 0.5) * 2.0**-32))
 
