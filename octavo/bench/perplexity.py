@@ -97,6 +97,6 @@ def _read(path: Path | None) -> str:
     import sys
 
     try:
-        return sys.stdin.read() if path is None else path.read_text("utf-8")
+        return (sys.stdin.buffer.read() if path is None else path.read_bytes()).decode()
     except UnicodeDecodeError as error:
         raise BadRequest(f"it is not UTF-8 ({error.reason}): convert it", "text") from None
