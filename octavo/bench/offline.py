@@ -91,6 +91,7 @@ def measure(
         other = entry("octavo.bench._peers", peer).Peer(
             loaded.path, threads=loaded.plan.threads, room=room, batch=work.batch
         )
+    before = measure_roofline(loaded.plan.threads)
     _prompt(engine, min(64, work.prompt_tokens))  # wakes everything up
     times: list[tuple[float, ...]] = []
     for _ in range(runs):
@@ -105,7 +106,7 @@ def measure(
         )
         times.append(ours + theirs)
     medians = [median(column) for column in zip(*times, strict=True)]
-    roofline = measure_roofline(loaded.plan.threads)
+    roofline = before.or_better(measure_roofline(loaded.plan.threads))
     return _result(loaded, work, medians, roofline, peer)
 
 

@@ -21,6 +21,16 @@ class Roofline:
     byte_multiply_adds_per_second: float
     float_multiply_adds_per_second: float
 
+    def or_better(self, other: "Roofline") -> "Roofline":
+        """Each limit as the one or the other saw it: what disturbs a run only lowers them."""
+        return Roofline(
+            self.instruction_set,
+            self.threads,
+            max(self.read_bytes_per_second, other.read_bytes_per_second),
+            max(self.byte_multiply_adds_per_second, other.byte_multiply_adds_per_second),
+            max(self.float_multiply_adds_per_second, other.float_multiply_adds_per_second),
+        )
+
 
 def command(
     *,

@@ -55,8 +55,9 @@ def load(config: Config) -> Loaded:
     budget = _Budget(config, checkpoint, _model(checkpoint, lambda raw: raw).groups, home)
     budget.plan(sum(raw.data.nbytes for raw in checkpoint.tensors.values()))
 
-    weights = _Loader(home)
-    model = _model(checkpoint, weights.load)
+    with home.loader(budget.threads) as load_weight:
+        weights = _Counted(home, load_weight)
+        model = _model(checkpoint, weights.load)
     # The program tells the size of its buffers once it has its pools. So these get the pages that
     # would fit beside no buffers: those that the plan then leaves out are never touched, and so
     # cost nothing.
@@ -99,11 +100,11 @@ class _Budget:
         ]
 
 
-class _Loader:
-    """Brings tensors into the home's form, and counts what they take there."""
+class _Counted:
+    """Counts the bytes that tensors take in the home's form."""
 
-    def __init__(self, home: Home) -> None:
-        self._home, self._load = home, home.loader()
+    def __init__(self, home: Home, load: Callable[[RawTensor], Weight]) -> None:
+        self._home, self._load = home, load
         self.num_bytes = 0
 
     def load(self, raw: RawTensor) -> Weight:

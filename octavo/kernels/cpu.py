@@ -3,9 +3,9 @@
 Knows how neighbouring ops are joined and which buffers they may share; the kernels are in cpp/.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -28,58 +28,68 @@ NO_WINDOW = 1 << 30  # keys
 Weight: TypeAlias = "_cpu.Weight | Tensor"
 
 
-def loader() -> Callable[[RawTensor], Weight]:
-    """`weight`, for tensors that share memory: huge pages pay only where many lie together."""
-    return partial(weight, arena=_cpu.Arena())
+@contextmanager
+def loader(threads: int) -> Iterator[Callable[[RawTensor], Weight]]:
+    """`weight`, for tensors that share memory (huge pages pay only where many lie together) and
+    are repacked beside each other: all are ready when the context is left."""
+    arena, parts = _cpu.Arena(), list[Future[None]]()
+    with ThreadPoolExecutor(threads) as pool:
+
+        def load(raw: RawTensor) -> Weight:
+            if len(raw.shape) == 1:
+                return _vector(raw)
+            packed, put = _matrix(raw, arena)
+            parts.extend(pool.submit(put, part) for part in _slices(raw))
+            return packed
+
+        yield load
+        for part in parts:
+            part.result()
 
 
-def weight(raw: RawTensor, arena: "_cpu.Arena | None" = None) -> Weight:
+def weight(raw: RawTensor) -> Weight:
     """A matrix repacked for the kernels (cpp/weights.h), or a vector as float32."""
-    file = entry("octavo.quant", raw.format)
-    if len(raw.shape) == 1:
-        # A copy: one that lies in the file would keep all of the file in memory.
-        vector: Tensor = np.array(file.dequantize(raw.data), np.float32).reshape(-1)
-        return vector if raw.rows is None else vector[raw.rows]
+    with loader(1) as load:
+        return load(raw)
+
+
+def _vector(raw: RawTensor) -> Tensor:
+    # A copy: one that lies in the file would keep all of the file in memory.
+    values: Tensor = np.array(entry("octavo.quant", raw.format).dequantize(raw.data), np.float32)
+    return values.reshape(-1) if raw.rows is None else values.reshape(-1)[raw.rows]
+
+
+def _slices(raw: RawTensor) -> Iterator[slice]:
+    """Of the rows, whole groups of eight."""
     rows = raw.shape[0]
     step = max(8, SLICE_BYTES // max(1, raw.data.shape[1]) // 8 * 8)
-    slices = [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
-
-    def read(part: slice) -> Tensor:
-        return raw.data[part] if raw.rows is None else raw.data[raw.rows[part]]
-
-    sample = read(slice(0, min(8, rows)))
-    packed, put = _empty(file, sample, raw, _cpu.Arena() if arena is None else arena)
-    with ThreadPoolExecutor(num_cpus()) as threads:
-        list(threads.map(lambda part: put(part.start, read(part)), slices))
-    return packed
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
 def weight_bytes(weight: Weight) -> int:
     return weight.nbytes if isinstance(weight, np.ndarray) else weight.bytes
 
 
-def num_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _empty(
-    file: object, sample: Tensor, raw: RawTensor, arena: "_cpu.Arena"
-) -> tuple["_cpu.Weight", Callable[[int, Tensor], None]]:
-    """Memory for the matrix, and what puts the rows from `first` on into it."""
+def _matrix(raw: RawTensor, arena: "_cpu.Arena") -> tuple["_cpu.Weight", Callable[[slice], None]]:
+    """Memory for the matrix, and what fills a slice of its rows."""
     rows, columns = raw.shape
-    split: Callable[[Tensor], _codes.Codes] | None = getattr(file, "split", None)
+    split: Callable[[Tensor], _codes.Codes] | None
+    split = getattr(entry("octavo.quant", raw.format), "split", None)
+
+    def read(part: slice) -> Tensor:
+        return raw.data[part] if raw.rows is None else raw.data[raw.rows[part]]
+
     if split is None:
         floats = _cpu.Weight.floats(arena, rows, columns, raw.format)
-        return floats, lambda first, data: floats.put_floats(first, np.ascontiguousarray(data))
-    one = split(sample)
+        return floats, lambda part: floats.put_floats(part.start, np.ascontiguousarray(read(part)))
+    one = split(read(slice(0, 1)))
     has_min, has_sub = one.min is not None, one.sub_scale is not None
     codes = _cpu.Weight.codes(arena, rows, columns, one.bits, one.group, has_min, has_sub)
 
-    def put(first: int, data: Tensor) -> None:
-        c = split(data)
+    def put(part: slice) -> None:
+        c = split(read(part))
         codes.put_codes(
-            first,
+            part.start,
             c.codes.view(np.uint8),
             c.scale.view(np.uint16),
             None if c.min is None else c.min.view(np.uint16),

@@ -6,6 +6,7 @@ replayed every step (cpu). The batch belongs to the home: a model never sees it.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -96,8 +97,9 @@ class Home(Protocol):
     PAGE_DTYPE: str  # of the numbers in KV pages
     INSTRUCTION_SET: str  # of the machine; another one may give other bits
 
-    def loader(self) -> Callable[[RawTensor], Weight]:
-        """For all the tensors of one model: brings each into this home's own form."""
+    def loader(self, threads: int) -> AbstractContextManager[Callable[[RawTensor], Weight]]:
+        """For all the tensors of one model: brings each into this home's own form. They may be
+        used once the context is left."""
 
     def weight_bytes(self, weight: Weight) -> int:
         """The memory it takes."""

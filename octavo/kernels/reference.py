@@ -3,7 +3,8 @@
 Owns no memory but the logits of the last batch. Knows no architecture and no file format.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,8 +17,10 @@ PAGE_DTYPE = "float32"
 INSTRUCTION_SET = "numpy"
 
 
-def loader() -> Callable[[RawTensor], Tensor]:
-    return weight
+@contextmanager
+def loader(threads: int) -> Iterator[Callable[[RawTensor], Tensor]]:
+    """NumPy keeps its own threads; here there is nothing to wait for."""
+    yield weight
 
 
 def weight(raw: RawTensor) -> Tensor:
