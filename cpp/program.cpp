@@ -10,7 +10,6 @@ namespace octavo {
 
 namespace {
 
-constexpr int MAX_STAGES = 1 << 14;
 constexpr size_t CHUNK_BYTES =
     32 * 1024;  // of weights; a smaller chunk costs more than it balances
 
@@ -27,7 +26,7 @@ int padded(int width) {
 Program::Program(const Kernels& kernels, int threads, int max_tokens, int max_rows,
                  std::vector<Group> groups)
     : kernels_(kernels),
-      pool_(threads, MAX_STAGES),
+      threads_(threads),
       max_tokens_(max_tokens),
       max_rows_(max_rows),
       groups_(std::move(groups)),
@@ -150,18 +149,20 @@ Rows Program::finish(const Step& step, int first, int last, BufferId out) {
 void Program::replay(const std::vector<Stage>& stages, int rows) {
     num_rows_ = rows;
     if (rows == 0) return;
+    if (!pool_) pool_.emplace(threads_, std::max(body_.size(), head_.size()));
     std::vector<uint16_t> chunks = chunks_of(stages, rows);
-    pool_.run(chunks, [&](int stage, int chunk, int thread) {
+    pool_->run(chunks, [&](int stage, int chunk, int thread) {
         work(stages[stage], chunk, chunks[stage], thread);
     });
 }
 
 std::vector<uint16_t> Program::chunks_of(const std::vector<Stage>& stages, int rows) const {
-    int most = pool_.threads() == 1 ? 1 : 6 * pool_.threads();
+    int most = threads_ == 1 ? 1 : 6 * threads_;
     std::vector<uint16_t> chunks;
     for (const Stage& stage : stages) {
         size_t count = std::min(rows, most);
-        if (stage.kind == Stage::attend) count = plans_[stage.group].items.size();
+        if (stage.kind == Stage::attend)
+            count = std::min<size_t>(plans_[stage.group].items.size(), Pool::MOST_CHUNKS);
         if (stage.kind == Stage::linear) {
             size_t bytes = 0, groups = 0;
             for (auto& product : stage.products) {
@@ -177,18 +178,19 @@ std::vector<uint16_t> Program::chunks_of(const std::vector<Stage>& stages, int r
 }
 
 void Program::work(const Stage& stage, int chunk, int chunks, int thread) {
+    auto share = [&](size_t count, int of) { return (int)((int64_t)count * of / chunks); };
     switch (stage.kind) {
-        case Stage::rows: {
-            int first = (int)((int64_t)num_rows_ * chunk / chunks);
-            int last = (int)((int64_t)num_rows_ * (chunk + 1) / chunks);
-            for (int row = first; row < last; ++row)
+        case Stage::rows:
+            for (int row = share(num_rows_, chunk); row < share(num_rows_, chunk + 1); ++row)
                 for (const RowOp& op : stage.ops) run_row(op, row);
             return;
-        }
         case Stage::linear:
             return run_products(stage, chunk, chunks);
         case Stage::attend:
-            return run_item(stage, plans_[stage.group].items[chunk], thread);
+            const auto& items = plans_[stage.group].items;
+            int last = share(items.size(), chunk + 1);
+            for (int i = share(items.size(), chunk); i < last; ++i)
+                run_item(stage, items[i], thread);
     }
 }
 
@@ -282,7 +284,7 @@ void Program::plan_group(const Step& step, int g) {
     int tiles = 0;
     for (int s = 0; s < step.sequences; ++s)
         tiles += ceil_div(step.starts[s + 1] - step.starts[s], most);
-    bool split = pool_.threads() > 1 && tiles * group.kv_heads < 4 * pool_.threads();
+    bool split = threads_ > 1 && tiles * group.kv_heads < 4 * threads_;
     size_t floats = 0;
     for (int s = step.sequences - 1; s >= 0; --s) {
         int tokens = step.starts[s + 1] - step.starts[s];

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels.h"
@@ -75,7 +76,6 @@ class Program {
     void linear(BufferId x, const std::vector<Product>& products);
 
     size_t buffer_bytes() const { return bytes_; }
-    int threads() const { return pool_.threads(); }
 
     void run(const Step& step);
     // Logits of the wanted rows [first, last) of the last step: buffer `out` holds them.
@@ -136,7 +136,8 @@ class Program {
     size_t partial_floats(int group) const { return groups_[group].head_dim + 2; }
 
     const Kernels& kernels_;
-    Pool pool_;
+    int threads_;
+    std::optional<Pool> pool_;  // made for the stages there are, at the first run
     int max_tokens_, max_rows_;
     std::vector<Group> groups_;
     std::vector<int> group_heads_;  // query heads that read each group

@@ -16,7 +16,7 @@ constexpr auto PATIENCE = std::chrono::microseconds(300);
 
 }  // namespace
 
-Pool::Pool(int threads, int max_stages) : stages_(max_stages) {
+Pool::Pool(int threads, size_t max_stages) : stages_(max_stages) {
     for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { idle(t); });
 }
 

@@ -16,8 +16,10 @@ namespace octavo {
 
 class Pool {
   public:
+    static constexpr int MOST_CHUNKS = 0xffff;  // of a stage
+
     // `threads` includes the one that calls run().
-    Pool(int threads, int max_stages);
+    Pool(int threads, size_t max_stages);
     ~Pool();
     Pool(const Pool&) = delete;
 
