@@ -24,17 +24,20 @@ class Config:
     home: str = "cpu"  # which kernels compute: cpu, reference
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("memory", 1),
-            ("max_context", 1),
-            ("max_running", 1),
-            ("max_waiting", 1),
-            ("step_tokens", 1),
-            ("threads", 1),
+        for name, most in (
+            ("memory", 2**63 - 1),
+            ("max_context", 2**31 - 1),
+            ("max_running", 4096),
+            ("max_waiting", 2**31 - 1),
+            ("step_tokens", 2**16),
+            ("threads", 1024),
         ):
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise BadConfig(name, f"{value} < {low}")
+            if value is None and name in ("memory", "max_context", "threads"):
+                continue
+            if not isinstance(value, int) or not 1 <= value <= most:
+                problem = f"{value!r} is not in [1, {most}]: give a whole number within"
+                raise BadConfig(name, problem)
         if self.step_tokens < self.max_running:
             raise BadConfig("step_tokens", f"{self.step_tokens} < max_running {self.max_running}")
 

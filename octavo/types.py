@@ -103,6 +103,8 @@ MAX_LOGPROBS = 20
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if not isinstance(value, (int, float)):
+        raise BadRequest(f"{value!r} is not a number", name)
     if not (low <= value <= high) or (open_low and value == low) or math.isnan(value):
         interval = f"{'(' if open_low else '['}{low}, {high}]"
         raise BadRequest(f"{value} is not in {interval}", name)

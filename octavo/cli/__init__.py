@@ -58,6 +58,8 @@ class Commands(Folder):
             # Python flushes stdout once more when it ends: let that go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(PIPE_CLOSED) from error
+        except OSError as error:
+            raise _refused(str(error)) from error
         except Exception as error:
             if ctx.params["traceback"] or _is_typers(error):
                 raise

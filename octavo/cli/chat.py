@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 QUITS = 2  # Ctrl-C so many times in a row, at the prompt
 
 
-@flags("config", Config, leave={"model", "max_running", "max_waiting", "step_tokens"})
+@flags("config", Config, leave={"model", "max_running", "max_waiting", "step_tokens", "home"})
 @flags(
     "params",
     SamplingParams,

@@ -20,7 +20,7 @@ from octavo.types import Message, SamplingParams
 if TYPE_CHECKING:
     from octavo.engine.llm import LLM, Completion
 
-ALONE = {"model", "max_running", "max_waiting", "step_tokens", "prefix_cache"}
+ALONE = {"model", "max_running", "max_waiting", "step_tokens", "prefix_cache", "home"}
 NOT_SHOWN = {"logit_bias", "logprobs", "prompt_logprobs"}
 
 

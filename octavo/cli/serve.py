@@ -10,7 +10,7 @@ from octavo.config import Config, Plan
 from octavo.loader import hub
 
 
-@flags("config", Config, leave={"model"})
+@flags("config", Config, leave={"model", "home"})
 def command(
     model: Annotated[str, typer.Argument(help="A model's name or path.")] = hub.DEFAULT,
     *,

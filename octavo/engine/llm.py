@@ -200,6 +200,8 @@ class LLM:
     ) -> Completion | list[Completion]:
         """Answers a conversation of {"role": ..., "content": ...}, or several. `template` goes to
         the model's chat template: tools, add_generation_prompt, and what the template knows."""
+        if isinstance(messages, str):
+            raise BadRequest('it is a text, give [{"role": "user", "content": ...}]', "messages")
         chats: Any = [messages] if _is_chat(messages) else messages
         prompts = [self._ids_of(chat, **template) for chat in chats]
         completions = self._complete(prompts, params, progress=progress)
@@ -215,7 +217,8 @@ class LLM:
     def score(self, text: Text) -> tuple[TokenLogprob, ...]:
         """The logprob of every token but the first, given those before it."""
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-        return self.generate(text, params).prompt_logprobs
+        (scored,) = self._complete([self._ids_of(text)], params, progress=False)
+        return scored.prompt_logprobs
 
     def close(self) -> None:
         """Frees the memory; streams that are under way end here."""

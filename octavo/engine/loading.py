@@ -50,7 +50,7 @@ def load(config: Config) -> Loaded:
     """Fetches the model if it is not here. Raises NotFetched, BadCheckpoint, BadConfig."""
     home = _home(config.home)
     path = hub.resolve(config.model)
-    checkpoint = open_checkpoint(path)
+    checkpoint = _open(path)
     tokenizer = _tokenizer(checkpoint)
     budget = _Budget(config, checkpoint, _model(checkpoint, lambda raw: raw).groups, home)
     budget.plan(sum(raw.data.nbytes for raw in checkpoint.tensors.values()))
@@ -75,6 +75,14 @@ def load(config: Config) -> Loaded:
         program=program,
         kernels=f"octavo {version('octavo')} {config.home} {home.INSTRUCTION_SET}",
     )
+
+
+def _open(path: Path) -> Checkpoint:
+    try:
+        return open_checkpoint(path)
+    except BadCheckpoint as error:
+        remedy = "take another file, or delete it and fetch it again"
+        raise BadCheckpoint(f"{path}: {error}; {remedy}") from error
 
 
 class _Budget:

@@ -31,7 +31,9 @@ class ByteLevel:
         self._pipeline.add_tokens(user_defined(vocabulary, ids.values()))
 
     def encode(self, text: str) -> list[int]:
-        return self._pipeline.encode(text, add_special_tokens=False).ids
+        # As a batch of one, so that other threads may run meanwhile.
+        (encoded,) = self._pipeline.encode_batch_fast([text], add_special_tokens=False)
+        return encoded.ids
 
     def piece_bytes(self, piece: str) -> bytes:
         try:

@@ -42,7 +42,9 @@ class ScoreRanked:
             return []
         spelled = self._prefix + text.replace(" ", SPACE)
         pipeline = self._pipeline(self._within(spelled))
-        return pipeline.encode(spelled, add_special_tokens=False).ids
+        # As a batch of one, so that other threads may run meanwhile.
+        (encoded,) = pipeline.encode_batch_fast([spelled], add_special_tokens=False)
+        return encoded.ids
 
     def piece_bytes(self, piece: str) -> bytes:
         return piece.replace(SPACE, " ").encode()

@@ -134,6 +134,8 @@ def refusal(problem: Json, status: int) -> Response:
 
 async def _body(http: HttpRequest) -> bytes:
     raw = bytearray()
+    if int(http.headers.get("content-length", "0")) > MAX_BODY:  # uvicorn saw to it that it is one
+        raise BodyTooLarge(MAX_BODY)
     async for part in http.stream():
         raw += part
         if len(raw) > MAX_BODY:

@@ -89,7 +89,6 @@ def test_a_model_without_a_template_continues_the_text_and_says_so(base):
         (["--temperature", "-1"], "temperature: -1.0 is not in [0, 100]"),
         (["--raw", "--system", "x"], "--system"),
         (["--memory", "1"], "memory"),
-        (["--home", "abacus"], "abacus"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(tiny, flags, sentence):
