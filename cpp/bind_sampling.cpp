@@ -72,6 +72,7 @@ void bind_sampling(nb::module_& m) {
         },
         "instruction_set"_a, "rounds"_a, "256 multiply-adds of floats a round.");
     m.def("top", [](const std::string& set, Array<const float, 1> logits, int count) {
+        require(count >= 1, "count: at least 1");
         std::vector<int32_t> ids(std::min((size_t)count, logits.shape(0)));
         kernels_of(set).top(logits.data(), (int)logits.shape(0), (int)ids.size(), ids.data());
         return ids;

@@ -80,8 +80,8 @@ struct Kernels {
     void (*store_kv)(const float* k, const float* v, Pages pages, int page, int slot, int head_dim,
                      int kv_heads);
 
-    // Partial [queries][heads] of a span; scratch of span_scratch() floats. False where no query of
-    // the work sees any key of the span (the partials are then not written).
+    // Partial [queries][heads] of a span; scratch of queries * heads * SPAN floats. False where no
+    // query of the work sees any key of the span (the partials are then not written).
     bool (*attend_span)(const SpanWork& work, float* scratch, Partial* out);
     void (*merge)(Partial& into, const Partial& next, int head_dim);
     void (*finish)(const Partial& partial, int head_dim, float* out);
@@ -97,10 +97,6 @@ struct Kernels {
     int (*multiply_bytes)(size_t rounds);     // 1024 multiply-adds of bytes a round
     float (*multiply_floats)(size_t rounds);  // 256 multiply-adds of floats a round
 };
-
-inline size_t span_scratch(int queries, int heads, int head_dim) {
-    return (size_t)queries * heads * (SPAN + head_dim);
-}
 
 namespace generic {
 extern const Kernels kernels;

@@ -35,7 +35,7 @@ void Pool::run(const std::vector<uint16_t>& chunks, const Work& work) {
         stages_[s].next.store((uint64_t)run << 32 | (uint64_t)chunks[s] << 16,
                               std::memory_order_release);
     }
-    current_.store((uint64_t)run << 32 | chunks.size(), std::memory_order_release);
+    current_.store((uint64_t)run << 32 | chunks.size());
     current_.notify_all();
     work_through(run, (int)chunks.size(), 0);
 }

@@ -90,6 +90,8 @@ class SamplingParams:
             ("prompt_logprobs", 0, MAX_LOGPROBS),
         ):
             if (value := getattr(self, name)) is not None:
+                if not isinstance(value, int) or isinstance(value, bool):
+                    raise BadRequest(f"{value!r} is not a whole number", name)
                 _within(name, value, low, high)
         for token, bias in self.logit_bias.items():
             _within(f"logit_bias[{token}]", bias, -100, 100)

@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads spin, ours compute
+
 import pytest
 
 from octavo.loader import hub

@@ -28,6 +28,7 @@ class ByteTokenizer:
 class EchoEngine:
     """Keeps the contract of AsyncEngine. What it is asked to refuse or to break, it does."""
 
+    is_alive = True
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192

@@ -1,3 +1,4 @@
+// The kernels of this instruction set, as the rest of the core finds them.
 #include "kernels_of_set.h"
 
 namespace octavo::OCTAVO_SET {

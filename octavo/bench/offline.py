@@ -147,7 +147,8 @@ def _add(engine: "Engine", id: str, num_tokens: int, max_tokens: int) -> None:
     from octavo.types import Request, SamplingParams
 
     params = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True, seed=0)
-    engine.add(Request(id, tuple(token_id(i) for i in range(num_tokens)), params))
+    size = engine.tokenizer.vocab_size
+    engine.add(Request(id, tuple(token_id(i, size) for i in range(num_tokens)), params))
 
 
 def _cost(loaded: "Loaded", work: Work) -> Cost:

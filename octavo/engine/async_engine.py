@@ -51,6 +51,11 @@ class AsyncEngine:
         return self._engine
 
     @property
+    def is_alive(self) -> bool:
+        """False once the engine has failed as a whole: only a restart helps."""
+        return self._thread is None or self._thread.is_alive()
+
+    @property
     def name(self) -> str:
         return self.engine.name
 
@@ -76,6 +81,7 @@ class AsyncEngine:
             self._engine = await asyncio.to_thread(Engine, self._config)
         await asyncio.to_thread(getattr, self._engine, "fingerprint")  # reads the whole file, once
         if self._thread is None:
+            self._inbox = SimpleQueue()  # a thread that failed may have left words in the last
             self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
             self._is_open = True
             self._thread.start()
@@ -106,7 +112,7 @@ class AsyncEngine:
             self._check_room(request)
             self._mailboxes[request.id] = mailbox
             self._num_new += 1
-        self._inbox.put(partial(self._add, request))
+            self._inbox.put(partial(self._add, request))  # before whatever `stop` puts there
         return Events(mailbox, leave=partial(self._inbox.put, partial(self._cancel, request.id)))
 
     def _check_room(self, request: Request) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from operator import index
 from os import PathLike
 from typing import Any, Self, TypeAlias, TypeGuard, overload
 from weakref import WeakValueDictionary
@@ -236,7 +237,7 @@ class LLM:
         if _is_chat(prompt):
             return tuple(self.tokenizer.chat_ids(prompt, **template))
         token_ids: Any = prompt
-        return tuple(token_ids)
+        return tuple(index(token_id) for token_id in token_ids)  # NumPy's integers too
 
     def _request(self, prompt_ids: tuple[int, ...], params: SamplingParams | None) -> Request:
         request = Request(next(self._ids), prompt_ids, params or SamplingParams())

@@ -47,7 +47,7 @@ def make_plan(config: Config, needs: Needs, memory: int, threads: int) -> Plan:
     most = pages_for(context) * config.max_running * (PREFIX_SHARE if config.prefix_cache else 1)
     left = memory - needs.weight_bytes - needs.buffer_bytes
     fitting = bisect_right(
-        range(most + 1), left, key=lambda full: _bytes(config, needs, _share(config, needs, full))
+        range(most + 1), left, key=lambda full: _bytes(needs, _share(config, needs, full))
     )
     full = fitting - 1
     if full < 1:
@@ -59,7 +59,7 @@ def make_plan(config: Config, needs: Needs, memory: int, threads: int) -> Plan:
         memory=memory,
         weight_bytes=needs.weight_bytes,
         buffer_bytes=needs.buffer_bytes,
-        page_bytes=_bytes(config, needs, num_pages),
+        page_bytes=_bytes(needs, num_pages),
         num_pages=num_pages,
         max_context=min(context, full * PAGE_SIZE),
         threads=threads,
@@ -83,15 +83,13 @@ def _most_useful(config: Config, group: KVGroup, full: int) -> int:
     return config.max_running * most_pages(group.window, full * PAGE_SIZE, config.step_tokens)
 
 
-def _bytes(config: Config, needs: Needs, num_pages: Sequence[int]) -> int:
+def _bytes(needs: Needs, num_pages: Sequence[int]) -> int:
     sizes = [page_bytes(group, needs.page_itemsize) for group in needs.groups]
     return sum(size * count for size, count in zip(sizes, num_pages, strict=True))
 
 
 def _nothing_left(config: Config, needs: Needs, memory: int) -> str:
-    least = (
-        needs.weight_bytes + needs.buffer_bytes + _bytes(config, needs, _share(config, needs, 1))
-    )
+    least = needs.weight_bytes + needs.buffer_bytes + _bytes(needs, _share(config, needs, 1))
     return (
         f"{_taken(config, needs, memory)}; nothing is left for one sequence of one page "
         f"({PAGE_SIZE} tokens): give at least {_mib(least)}"
@@ -100,7 +98,7 @@ def _nothing_left(config: Config, needs: Needs, memory: int) -> str:
 
 def _too_long(config: Config, needs: Needs, memory: int, full: int) -> str:
     asked = pages_for(config.max_context or 0)
-    takes = _bytes(config, needs, _share(config, needs, asked))
+    takes = _bytes(needs, _share(config, needs, asked))
     least = needs.weight_bytes + needs.buffer_bytes + takes
     return (
         f"{config.max_context} tokens of one sequence take {_mib(takes)} of pages; "

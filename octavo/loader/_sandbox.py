@@ -48,6 +48,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {"tojson": self._metered("tojson", tojson_filter or tojson)}
         self.filters |= {"_each": self._each, "_kept": self._kept}
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Bytes are not weighed, so a template gets none."""
+        is_encode = isinstance(obj, str) and attr == "encode"
+        return not is_encode and super().is_safe_attribute(obj, attr, value)
+
     def compile_template(
         self, source: str, rewrite: Callable[[nodes.Template], None] | None = None
     ) -> Template:

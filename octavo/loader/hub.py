@@ -78,10 +78,6 @@ def is_name(text: str) -> bool:
     return _is_path(text) and os.path.isfile(os.path.expanduser(text))
 
 
-def is_alias(name: str) -> bool:
-    return name in ALIASES
-
-
 def close_to(text: str) -> str | None:
     """The alias somebody probably meant."""
     return next(iter(get_close_matches(text, ALIASES, n=1, cutoff=0.7)), None)

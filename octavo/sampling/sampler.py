@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from octavo.kernels import _cpu
-from octavo.kernels.cpu import INSTRUCTION_SET
+from octavo.kernels import _cpu, cpu
 from octavo.types import Ints, SamplingParams, Tensor, TokenLogprob
 
 NO_IDS = np.empty(0, np.int32)
@@ -52,7 +51,7 @@ def _sample(line: Tensor, row: Row) -> Sampled:
     bias_ids, biases = _biases(p.logit_bias)
     before = line.copy() if p.logprobs is not None and (len(seen) or len(bias_ids)) else line
     token_id = _cpu.sample(
-        INSTRUCTION_SET,
+        cpu.INSTRUCTION_SET,
         line,
         p.temperature,
         p.top_k or 0,
@@ -74,8 +73,8 @@ def _sample(line: Tensor, row: Row) -> Sampled:
 
 
 def _score(line: Tensor, target: int, top: int) -> TokenLogprob:
-    total = _cpu.log_sum_exp(INSTRUCTION_SET, line)
-    best = _cpu.top(INSTRUCTION_SET, line, top) if top else []
+    total = _cpu.log_sum_exp(cpu.INSTRUCTION_SET, line)
+    best = _cpu.top(cpu.INSTRUCTION_SET, line, top) if top else []
     alternatives = tuple((token, float(line[token] - total)) for token in best)
     return TokenLogprob(target, float(line[target] - total), alternatives)
 

@@ -71,6 +71,11 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def num_queued(self) -> int:
+        """Of those that wait, the ones that never ran: they count against the queue's bound."""
+        return sum(not sequence.num_preempted for sequence in self._waiting)
+
+    @property
     def num_running(self) -> int:
         return len(self._running)
 
@@ -87,8 +92,8 @@ class Scheduler:
         """Queues the request; the order of calls is the order of arrival. Cached prefixes are
         shared only under the same salt. Raises BadRequest or QueueFull."""
         self._check(request)
-        if len(self._waiting) >= self._max_waiting:
-            raise QueueFull(len(self._waiting), self._max_waiting)
+        if self.num_queued >= self._max_waiting:
+            raise QueueFull(self.num_queued, self._max_waiting)
         sequence = Sequence(request, seed, self._arrivals, self.tables.open(salt))
         self._arrivals += 1
         self._live[request.id] = sequence

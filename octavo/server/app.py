@@ -43,7 +43,7 @@ def create_app(engine: Engine) -> Starlette:
             *posts,
             Route("/v1/models", partial(_models, card)),
             Route("/v1/models/{id:path}", partial(_model, card)),
-            Route("/health", _health),
+            Route("/health", partial(_health, engine)),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _no_route},
@@ -74,8 +74,8 @@ async def _model(card: Callable[[], Json], http: HttpRequest) -> Response:
     return _json(served)
 
 
-async def _health(http: HttpRequest) -> Response:
-    return _json({"status": "ok"})
+async def _health(engine: Engine, http: HttpRequest) -> Response:
+    return _json({"status": "ok"}) if engine.is_alive else _json({"status": "failed"}, 503)
 
 
 async def _no_route(http: HttpRequest, error: Exception) -> Response:
@@ -88,5 +88,5 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     return response
 
 
-def _json(body: Json) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
+def _json(body: Json, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")

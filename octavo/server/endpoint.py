@@ -159,7 +159,7 @@ def _requests(reply: Reply) -> list[Request]:
     for ids in reply.prompt_ids:
         seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
         for k in range(call.n):
-            params = replace(call.params, seed=seed + k)
+            params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
             requests.append(Request(name, ids, params, call.priority))
     return requests

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from octavo.kernels import _cpu
-from octavo.sampling import sampler
+from octavo.kernels import _cpu, cpu
 from octavo.sampling.sampler import Row, sample, score
 from octavo.types import SamplingParams
 
@@ -27,7 +26,7 @@ LARGE = 5001  # enough for short cuts that a small vocabulary never takes
 
 @pytest.fixture(params=_cpu.instruction_sets(), autouse=True)
 def instruction_set(request, monkeypatch):
-    monkeypatch.setattr(sampler, "INSTRUCTION_SET", request.param)
+    monkeypatch.setattr(cpu, "INSTRUCTION_SET", request.param)
 
 
 def noise_of(seed, position, token):

@@ -177,7 +177,7 @@ async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent
                 yield frame(common | _delta(reply, index, {"content": text}, logprobs))
             case Finished():
                 ends[index] = completed(event)
-                yield frame(common | _last_delta(reply, index, event))
+                yield frame(common | _last_delta(index, event))
     if reply.call.include_usage:
         last = {"choices": [], "usage": usage(reply, ends), "seed": ends[0].seed}
         yield frame(common | last)
@@ -189,7 +189,7 @@ def _delta(reply: Reply, index: int, delta: Json, logprobs: Sequence[TokenLogpro
     return {"choices": [choice]}
 
 
-def _last_delta(reply: Reply, index: int, end: Finished) -> Json:
+def _last_delta(index: int, end: Finished) -> Json:
     choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": end.reason}
     return {"choices": [choice], "seed": end.seed}
 
