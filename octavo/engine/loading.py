@@ -30,7 +30,7 @@ from octavo.types import KVGroup, RawTensor
 LOGITS_ROWS = (
     16  # made at a time: enough to keep the head's weights busy, 16 MiB for 262,144 tokens
 )
-PIECE = 16 << 20  # bytes of a file hashed by one thread at a time
+PIECE = 1 << 20  # bytes of a file hashed by one thread at a time; 16 MiB stayed in memory after
 
 
 @dataclass(frozen=True, slots=True)
