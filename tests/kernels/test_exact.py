@@ -1,0 +1,47 @@
+"""Whole models in the cpu home: every float of the logits is the same, however a prompt is cut,
+placed, accompanied and shared out among threads."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from checkpoints import ALL_FORMATS, write_tiny
+from programs import Running, pages_for, tiny_model
+
+from octavo.kernels import cpu
+
+LENGTH = 300  # beyond one span of 256 keys
+PAGES = pages_for(64 * 16)  # all of them, in no order
+OWN, OTHERS = PAGES[:19], [PAGES[19:30], PAGES[30:31], PAGES[31:36]]
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def model(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exact") / "tiny.gguf"
+    return tiny_model(write_tiny(path, request.param, ALL_FORMATS), cpu)
+
+
+def ids(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, count)
+
+
+@pytest.fixture(scope="module")
+def alone(model):
+    return Running(cpu, model).step((ids(LENGTH), 0, OWN))
+
+
+@pytest.mark.parametrize("cuts", [(1,), (16, 255, 256), (7, 123, 299)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_prompt_cut_anywhere_has_the_same_logits(model, alone, cuts, threads):
+    running = Running(cpu, model, threads=threads)
+    edges = [0, *cuts, LENGTH]
+    parts = [running.step((ids(LENGTH)[first:last], first, OWN)) for first, last in pairwise(edges)]
+    np.testing.assert_array_equal(np.concatenate(parts), alone)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neighbours_do_not_change_the_logits(model, alone, threads):
+    running = Running(cpu, model, threads=threads)
+    before = [(ids(170, 1), 0, OTHERS[0]), (ids(1, 2), 0, OTHERS[1])]
+    together = running.step(*before, (ids(LENGTH), 0, OWN), (ids(33, 3), 0, OTHERS[2]))
+    np.testing.assert_array_equal(together[171 : 171 + LENGTH], alone)
