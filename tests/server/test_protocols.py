@@ -355,12 +355,12 @@ def test_scores_of_the_prompt_by_token_id():
 
 
 def test_fields_nobody_knows_are_reported_wherever_they_stand():
-    message = {"role": "user", "content": [{"type": "text", "text": "x", "mood": 1}], "name": "Z"}
+    message = {"role": "user", "content": [{"type": "text", "text": "x", "mood": 1}], "nick": "Z"}
     options = {"continuous_usage_stats": True}
     call = parse(openai_chat, topp=1, messages=[USER, message], stream=True, stream_options=options)
     assert set(call.ignored) == {
         "topp",
-        "messages[1].name",
+        "messages[1].nick",
         "messages[1].content[0].mood",
         "stream_options.continuous_usage_stats",
     }

@@ -43,6 +43,7 @@ class Part(Struct):
 class BodyMessage(Struct):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
+    name: str | None = None
     tool_calls: list[Any] | None = None
     tool_call_id: str | None = None
     function_call: Any = None
@@ -96,6 +97,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 NEUTRAL_IN_MESSAGES: dict[str, tuple[Any, ...]] = {
+    "name": (),
     "tool_calls": ([],),
     "tool_call_id": (),
     "function_call": (),
@@ -138,9 +140,9 @@ def _logprobs(body: Body) -> int | None:
 
 def _message(place: int, message: BodyMessage) -> Message:
     where = f"messages[{place}]."
-    refuse_unserved(message, NEUTRAL_IN_MESSAGES, where)
     if message.role in ("tool", "function"):
         raise BadRequest(f"{message.role!r} is not served yet, leave it out", where + "role")
+    refuse_unserved(message, NEUTRAL_IN_MESSAGES, where)
     if message.content is None and message.role != "assistant":
         raise BadRequest("null, give text", where + "content")
     role = "system" if message.role == "developer" else message.role  # templates know no other
