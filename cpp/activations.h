@@ -1,6 +1,6 @@
 // Quantized activations: the other side of a product with codes.
 //
-// Tokens are taken in tiles of 8, then 4, 2, 1 for the rest; a tile of T tokens is, per block of 32
+// Tokens are taken in tiles of 6, then 4, 2, 1 for the rest; a tile of T tokens is, per block of 32
 // columns, 44 T bytes:
 //
 //   i8 value[T][32]   f32 scale[T]   f32 total[T]   i16 sum[T][2]
@@ -13,7 +13,7 @@
 
 namespace octavo {
 
-constexpr int TILE = 8;  // the most tokens of a tile
+constexpr int TILE = 6;  // the most tokens of a tile
 constexpr int TOKEN_BLOCK_BYTES = 44;
 
 inline size_t activation_bytes(size_t tokens, int columns) {
@@ -23,7 +23,7 @@ inline size_t activation_bytes(size_t tokens, int columns) {
 // The tile that starts at token `first` when `tokens` are to be covered.
 inline int tile_size(int first, int tokens) {
     int rest = tokens - first;
-    return rest >= 8 ? 8 : rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
+    return rest >= TILE ? TILE : rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
 }
 
 struct TileBlock {

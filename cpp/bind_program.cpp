@@ -37,6 +37,10 @@ struct RunningProgram {
           max_rows(max_rows) {}
 };
 
+int bits_of(const Weight& w) {
+    return w.kind == Kind::codes ? w.bits : w.kind == Kind::f32 ? 32 : 16;
+}
+
 void run(RunningProgram& self, Ints token_ids, Ints positions, Ints starts,
          std::vector<Array<const int32_t, 2>> tables, Ints outputs) {
     size_t tokens = token_ids.shape(0), sequences = starts.shape(0) - 1;
@@ -113,6 +117,19 @@ void bind_program(nb::module_& m) {
         require(columns % 8 == 0, "width: not a multiple of 8");
         return (int)columns;
     };
+    using M = Program::Measured;
+    nb::class_<M>(m, "Measured", "What one recorded operation took, on all threads together.")
+        .def_ro("op", &M::op)
+        .def_ro("ticks", &M::ticks)
+        .def_ro("calls", &M::calls)
+        .def_prop_ro("rows", [](const M& m) { return m.weight ? m.weight->rows : 0; })
+        .def_prop_ro("columns", [](const M& m) { return m.weight ? m.weight->columns : 0; })
+        .def_prop_ro(
+            "bits", [](const M& m) { return m.weight ? bits_of(*m.weight) : 0; },
+            "Of a matrix; its codes', or 16 or 32 of its floats.")
+        .def_prop_ro("bytes", [](const M& m) {
+            return m.weight ? m.weight->row_groups() * m.weight->stride : 0;
+        });
     nb::class_<P>(m, "Program", "A model recorded as stages; see cpp/program.h.")
         .def(
             "__init__",
@@ -194,6 +211,8 @@ void bind_program(nb::module_& m) {
              })
         .def("result", [](P& p, BufferId out, int size) { p.logits = out, p.logits_size = size; })
         .def_prop_ro("buffer_bytes", [](P& p) { return p.program.buffer_bytes(); })
+        .def("start_profile", [](P& p) { p.program.start_profile(); })
+        .def("stop_profile", [](P& p) { return p.program.stop_profile(); })
         .def("run", &run, "token_ids"_a, "positions"_a, "starts"_a, "tables"_a, "outputs"_a)
         .def("logits", [](nb::handle self, int first, int last) {
             return logits(nb::cast<P&>(self), first, last, self);

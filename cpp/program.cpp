@@ -13,6 +13,11 @@ namespace {
 constexpr size_t CHUNK_BYTES =
     32 * 1024;  // of weights; a smaller chunk costs more than it balances
 
+// Of RowOp::Kind, in its order.
+constexpr const char* NAMES[] = {"embed", "take",     "rms_norm", "add",
+                                 "scale", "silu_mul", "gelu_mul", "angles",
+                                 "rope",  "quantize", "store_kv", "merge"};
+
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Rows of a power of two bytes fall on the same cache sets; an odd number of lines does not.
@@ -61,6 +66,7 @@ void Program::row_op(const RowOp& op) {
     if (stages.empty() || stages.back().kind != Stage::rows)
         stages.push_back({.kind = Stage::rows});
     stages.back().ops.push_back(op);
+    stages.back().ops.back().operation = profile_.add();
 }
 
 void Program::embed(const Weight& table, BufferId out) {
@@ -121,12 +127,32 @@ void Program::attend(BufferId q, int heads, int group, int layer, BufferId out) 
                      .out = out,
                      .heads = heads,
                      .group = group,
-                     .layer = layer});
+                     .layer = layer,
+                     .operation = profile_.add()});
     row_op({.kind = RowOp::merge, .out = out, .size = group});
 }
 
 void Program::linear(BufferId x, const std::vector<Product>& products) {
-    (taken_ ? head_ : body_).push_back({.kind = Stage::linear, .products = products, .x = x});
+    auto& stages = taken_ ? head_ : body_;
+    stages.push_back({.kind = Stage::linear, .products = products, .x = x});
+    for (Product& product : stages.back().products) product.operation = profile_.add();
+}
+
+std::vector<Program::Measured> Program::stop_profile() {
+    profile_.stop();
+    std::vector<Measured> all;
+    auto add = [&](const char* op, const Weight* weight, int operation) {
+        Profile::Spent spent = profile_.of(operation);
+        all.push_back({op, weight, spent.ticks, spent.calls});
+    };
+    for (auto* stages : {&body_, &head_})
+        for (const Stage& stage : *stages) {
+            for (const RowOp& op : stage.ops) add(NAMES[op.kind], nullptr, op.operation);
+            for (const Product& product : stage.products)
+                add("linear", product.weight, product.operation);
+            if (stage.kind == Stage::attend) add("attend", nullptr, stage.operation);
+        }
+    return all;
 }
 
 // ---- replaying
@@ -182,19 +208,20 @@ void Program::work(const Stage& stage, int chunk, int chunks, int thread) {
     switch (stage.kind) {
         case Stage::rows:
             for (int row = share(num_rows_, chunk); row < share(num_rows_, chunk + 1); ++row)
-                for (const RowOp& op : stage.ops) run_row(op, row);
+                for (const RowOp& op : stage.ops)
+                    profile_.time(op.operation, thread, [&] { run_row(op, row); });
             return;
         case Stage::linear:
-            return run_products(stage, chunk, chunks);
+            return run_products(stage, chunk, chunks, thread);
         case Stage::attend:
             const auto& items = plans_[stage.group].items;
             int last = share(items.size(), chunk + 1);
             for (int i = share(items.size(), chunk); i < last; ++i)
-                run_item(stage, items[i], thread);
+                profile_.time(stage.operation, thread, [&] { run_item(stage, items[i], thread); });
     }
 }
 
-void Program::run_products(const Stage& stage, int chunk, int chunks) {
+void Program::run_products(const Stage& stage, int chunk, int chunks, int thread) {
     int total = 0;
     for (auto& product : stage.products) total += product.weight->row_groups();
     int first = (int)((int64_t)total * chunk / chunks);
@@ -202,9 +229,11 @@ void Program::run_products(const Stage& stage, int chunk, int chunks) {
     for (auto& product : stage.products) {
         int groups = product.weight->row_groups();
         if (first < groups && last > 0)
-            kernels_.linear(*product.weight, std::max(first, 0), std::min(last, groups),
-                            buffers_[stage.x].tiles(), buffers_[stage.x].rows(), num_rows_,
-                            product.bias, buffers_[product.out].rows());
+            profile_.time(product.operation, thread, [&] {
+                kernels_.linear(*product.weight, std::max(first, 0), std::min(last, groups),
+                                buffers_[stage.x].tiles(), buffers_[stage.x].rows(), num_rows_,
+                                product.bias, buffers_[product.out].rows());
+            });
         first -= groups, last -= groups;
     }
 }

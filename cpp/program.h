@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "profile.h"
 #include "threads.h"
 
 namespace octavo {
@@ -71,11 +72,21 @@ class Program {
         const Weight* weight;
         const float* bias;
         BufferId out;
+        int operation = -1;  // of the profile
     };
     // x is tiles where the weights are codes, floats where they are not.
     void linear(BufferId x, const std::vector<Product>& products);
 
     size_t buffer_bytes() const { return bytes_; }
+
+    // From start_profile() on, what each operation took on all threads together, as recorded.
+    struct Measured {
+        const char* op;
+        const Weight* weight;  // of linear
+        uint64_t ticks, calls;
+    };
+    void start_profile() { profile_.start(threads_); }
+    std::vector<Measured> stop_profile();
 
     void run(const Step& step);
     // Logits of the wanted rows [first, last) of the last step: buffer `out` holds them.
@@ -101,6 +112,7 @@ class Program {
         const void* constant = nullptr;  // a Weight, or floats
         int size = 0, parts = 0;
         float number = 0;
+        int operation = -1;  // of the profile
     };
     struct Stage {
         enum Kind { rows, linear, attend } kind;
@@ -108,6 +120,7 @@ class Program {
         std::vector<Product> products = {};   // linear
         BufferId x = 0, out = 0;              // linear, attend
         int heads = 0, group = 0, layer = 0;  // attend
+        int operation = -1;                   // of the profile; attend
     };
     // Attention's unit of work: one KV head of some queries of one sequence, over spans
     // [first_span, last_span). An item that has not all its spans leaves partials behind.
@@ -129,7 +142,7 @@ class Program {
     void replay(const std::vector<Stage>& stages, int rows);
     void work(const Stage& stage, int chunk, int chunks, int thread);
     void run_row(const RowOp& op, int row);
-    void run_products(const Stage& stage, int chunk, int chunks);
+    void run_products(const Stage& stage, int chunk, int chunks, int thread);
     void run_item(const Stage& stage, const Item& item, int thread);
     void merge_partials(const RowOp& op, int token);
     int spans_of(const Step& step, int group, int token, int* first) const;
@@ -158,6 +171,7 @@ class Program {
     std::vector<Stage> body_, head_;
     bool taken_ = false;
     size_t bytes_ = 0;
+    Profile profile_;
 
     // Of the step that runs.
     const Step* step_ = nullptr;

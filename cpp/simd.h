@@ -13,6 +13,9 @@
 #include <cstdint>
 #include <cstring>
 
+#if !defined(__x86_64__)
+#include <chrono>
+#endif
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -23,6 +26,15 @@ namespace octavo::OCTAVO_SET {
 inline void relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#endif
+}
+
+// A clock of constant speed, read within a few nanoseconds; what a tick is must be measured.
+inline uint64_t ticks() {
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    return (uint64_t)std::chrono::steady_clock::now().time_since_epoch().count();
 #endif
 }
 
@@ -132,7 +144,11 @@ inline u8x32 field(u8x32 x) {
 }
 inline u8x32 operator|(u8x32 a, u8x32 b) { return {_mm256_or_si256(a.v, b.v)}; }
 inline u8x32 magnitude(i8x32 x) { return {_mm256_abs_epi8(x.v)}; }
-inline i8x32 with_sign_of(i8x32 x, i8x32 sign) { return {_mm256_sign_epi8(x.v, sign.v)}; }
+inline i8x32 where_negative(i8x32 x) { return {_mm256_cmpgt_epi8(_mm256_setzero_si256(), x.v)}; }
+// Two operations that any unit does; the one that does both shares its units with products.
+inline i8x32 negate_where(i8x32 mask, i8x32 x) {
+    return {_mm256_sub_epi8(_mm256_xor_si256(x.v, mask.v), mask.v)};
+}
 
 // Lane i is a[2i] * b[2i] + a[2i+1] * b[2i+1]; the caller sees to it that it fits 16 bits.
 inline i16x16 multiply_pairs(u8x32 a, i8x32 b) { return {_mm256_maddubs_epi16(a.v, b.v)}; }
@@ -140,6 +156,10 @@ inline i16x16 operator+(i16x16 a, i16x16 b) { return {_mm256_add_epi16(a.v, b.v)
 // Lane i is a[2i] * b[2i] + a[2i+1] * b[2i+1].
 inline i32x8 multiply_pairs(i16x16 a, i16x16 b) { return {_mm256_madd_epi16(a.v, b.v)}; }
 inline i16x16 ones() { return {_mm256_set1_epi16(1)}; }
+template <int BY>
+inline i16x16 shift_left(i16x16 x) {
+    return {_mm256_slli_epi16(x.v, BY)};
+}
 inline i16x16 broadcast_pair(const int16_t* x) {
     int32_t two;
     std::memcpy(&two, x, 4);
@@ -167,6 +187,12 @@ inline f32x8 load_as_float(const int8_t* x) {
 template <typename V>
 inline void settle(V& x) {
     asm volatile("" : "+x"(x.v));
+}
+
+// The same of an array: it is read from memory and written back, and takes no registers between.
+template <typename V>
+inline void keep_in_memory(V* x) {
+    asm volatile("" : : "r"(x) : "memory");
 }
 
 inline void prefetch(const void* x) { _mm_prefetch((const char*)x, _MM_HINT_T0); }
@@ -363,10 +389,11 @@ inline u8x32 operator|(u8x32 a, u8x32 b) {
 inline u8x32 magnitude(i8x32 x) {
     return lanes<u8x32>([&](int i) { return (uint8_t)(x.v[i] < 0 ? -x.v[i] : x.v[i]); });
 }
-inline i8x32 with_sign_of(i8x32 x, i8x32 sign) {
-    return lanes<i8x32>([&](int i) {
-        return (int8_t)(sign.v[i] < 0 ? -x.v[i] : sign.v[i] > 0 ? x.v[i] : 0);
-    });
+inline i8x32 where_negative(i8x32 x) {
+    return lanes<i8x32>([&](int i) { return (int8_t)(x.v[i] < 0 ? -1 : 0); });
+}
+inline i8x32 negate_where(i8x32 mask, i8x32 x) {
+    return lanes<i8x32>([&](int i) { return (int8_t)((x.v[i] ^ mask.v[i]) - mask.v[i]); });
 }
 
 inline i16x16 multiply_pairs(u8x32 a, i8x32 b) {
@@ -384,6 +411,10 @@ inline i32x8 multiply_pairs(i16x16 a, i16x16 b) {
 inline i16x16 ones() {
     return lanes<i16x16>([](int) { return (int16_t)1; });
 }
+template <int BY>
+inline i16x16 shift_left(i16x16 x) {
+    return lanes<i16x16>([&](int i) { return (int16_t)((uint16_t)x.v[i] << BY); });
+}
 inline i16x16 broadcast_pair(const int16_t* x) {
     return lanes<i16x16>([&](int i) { return x[i % 2]; });
 }
@@ -399,6 +430,8 @@ inline f32x8 load_as_float(const int8_t* x) {
 
 template <typename V>
 inline void settle(V&) {}
+template <typename V>
+inline void keep_in_memory(V*) {}
 
 inline void prefetch(const void*) {}
 

@@ -8,6 +8,8 @@
 #include "simd.h"
 #include "vector_math.h"
 
+#define INLINE __attribute__((always_inline))
+
 namespace octavo::OCTAVO_SET {
 
 void quantize(const float* x, int columns, int token, int tokens, uint8_t* tiles);

@@ -3,10 +3,11 @@
 //   out[t][r] = sum over blocks b of  scale[r][b] x_scale[t][b] (sum_k code[r][k] value[t][k])
 //               + min[r][b] x_total[t][b]
 //
-// Eight rows share a vector and columns stay in their lanes, so nothing is added across lanes.
-// Codes are unsigned and values signed bytes, whose products fit 16 bits while NARROW pairs of them
-// are added; then the sub-scale (or 1) multiplies on the way to 32 bits. A format without a min has
-// its offset taken off as if min = -offset * scale.
+// Eight rows, a row group, share a vector and columns stay in their lanes, so nothing is added
+// across lanes. Two row groups share each load of values. Codes are unsigned and values signed
+// bytes, whose products fit 16 bits while NARROW pairs of them are added; then the sub-scale (or 1)
+// multiplies on the way to 32 bits. A format without a min has its offset taken off as if min =
+// -offset * scale.
 //
 // Every output is summed over ascending blocks in one accumulator, whatever the tile, so one token
 // gets the same bits as many.
@@ -37,108 +38,189 @@ constexpr int narrow() {
     return BITS == 8 ? 1 : BITS == 6 ? 2 : BITS == 5 ? 4 : 8;
 }
 
+// f(0), ..., f(N - 1), each number known at compile time. Arrays of vectors must be unrolled before
+// GCC decides what lives in registers: its own unrolling comes too late.
 template <int N, typename F>
-inline void unrolled(F f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) {
+INLINE inline void unrolled(F f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) INLINE {
         (f(std::integral_constant<int, I>{}), ...);
     }(std::make_integer_sequence<int, N>{});
 }
 
-// sum_k code * value * sub_scale of one block, for T tokens.
-template <int BITS, int GROUP, bool SUB, int T>
-inline void dot(const uint8_t* codes, const int8_t* subs, const int8_t* values, i32x8* totals) {
-    constexpr int STEP = narrow<BITS>() < GROUP / 4 ? narrow<BITS>() : GROUP / 4;
-    i16x16 scales[BLOCK / GROUP];
-    for (int s = 0; s < BLOCK / GROUP; ++s) scales[s] = SUB ? load_twice(subs + LANES * s) : ones();
-    unrolled<8 / STEP>([&](auto step) {
-        i16x16 pairs[T];
-        unrolled<STEP>([&](auto inner) {
-            constexpr int I = step * STEP + inner;
-            if constexpr (BITS == 8) {
-                i8x32 w = load((const int8_t*)codes + 32 * I);
-                u8x32 size = magnitude(w);
-                for (int t = 0; t < T; ++t) {
-                    i8x32 x = broadcast_four(values + 32 * t + 4 * I);
-                    pairs[t] = multiply_pairs(size, with_sign_of(x, w));
-                }
-            } else {
-                u8x32 w = vector_of<BITS, I>(codes);
-                for (int t = 0; t < T; ++t) {
-                    i16x16 product = multiply_pairs(w, broadcast_four(values + 32 * t + 4 * I));
-                    pairs[t] = inner == 0 ? product : pairs[t] + product;
-                    if (T > 1) settle(pairs[t]);
-                }
-            }
+// sum_k code * value * sub_scale of one block, for G row groups and T tokens: totals[g * T + t].
+template <int BITS, int GROUP, bool SUB, int G, int T>
+struct Dot {
+    static constexpr int STEP = narrow<BITS>() < GROUP / 4 ? narrow<BITS>() : GROUP / 4;
+
+    const uint8_t* const* codes;  // of each row group
+    const int8_t* const* subs;    // the same
+    const int8_t* values;         // [T][32]
+    i32x8* totals;
+
+    INLINE void run() const {
+        unrolled<8 / STEP>([&](auto step) INLINE {
+            i16x16 scales[G];
+            unrolled<G>([&](auto g) INLINE {
+                constexpr int AT = LANES * (step * STEP * 4 / GROUP);
+                scales[g] = SUB ? load_twice(subs[g] + AT) : ones();
+            });
+            if constexpr (BITS == 8)
+                signed_step<step>(scales);
+            else if constexpr (STEP == 2)
+                step_of_two<step>(scales);
+            else
+                long_step<step>(scales);
         });
-        constexpr int GROUP_OF_STEP = step * STEP * 4 / GROUP;
-        for (int t = 0; t < T; ++t) {
-            i32x8 part = multiply_pairs(pairs[t], scales[GROUP_OF_STEP]);
-            totals[t] = step == 0 ? part : totals[t] + part;
-            if (T > 1 && STEP <= 2) settle(totals[t]);
-        }
-    });
-}
+    }
+
+    template <int step>
+    INLINE void widen(i16x16 pairs, i16x16 scale, i32x8& total) const {
+        i32x8 part = multiply_pairs(pairs, scale);
+        total = step == 0 ? part : total + part;
+        if (T > 1 && step > 0) settle(total);
+    }
+
+    INLINE i8x32 value(int t, int vector) const {
+        return broadcast_four(values + 32 * t + 4 * vector);
+    }
+
+    // |code| times the value with the code's sign.
+    template <int step>
+    INLINE void signed_step(const i16x16* scales) const {
+        u8x32 size[G];
+        i8x32 negative[G];
+        unrolled<G>([&](auto g) INLINE {
+            i8x32 w = load((const int8_t*)codes[g] + 32 * step);
+            size[g] = magnitude(w), negative[g] = where_negative(w);
+        });
+        unrolled<T>([&](auto t) INLINE {
+            i8x32 x = value(t, step);
+            unrolled<G>([&](auto g) INLINE {
+                i16x16 pairs = multiply_pairs(size[g], negate_where(negative[g], x));
+                widen<step>(pairs, scales[g], totals[g * T + t]);
+            });
+        });
+    }
+
+    // Few products a sum: one token after the other, so that no sum waits in a register.
+    template <int step>
+    INLINE void step_of_two(const i16x16* scales) const {
+        u8x32 first[G], second[G];
+        unrolled<G>([&](auto g) INLINE {
+            first[g] = vector_of<BITS, 2 * step>(codes[g]);
+            second[g] = vector_of<BITS, 2 * step + 1>(codes[g]);
+        });
+        unrolled<T>([&](auto t) INLINE {
+            i8x32 x = value(t, 2 * step), y = value(t, 2 * step + 1);
+            unrolled<G>([&](auto g) INLINE {
+                i16x16 pairs = multiply_pairs(first[g], x) + multiply_pairs(second[g], y);
+                widen<step>(pairs, scales[g], totals[g * T + t]);
+            });
+        });
+    }
+
+    // Many products a sum: one vector of codes after the other, for all tokens. Of 4 bits, both
+    // halves of a byte in turn.
+    template <int step>
+    INLINE void long_step(const i16x16* scales) const {
+        i16x16 pairs[G * T];
+        unrolled<STEP>([&](auto inner) INLINE {
+            constexpr int I = STEP == 8 ? inner / 2 + inner % 2 * 4 : step * STEP + inner;
+            u8x32 w[G];
+            unrolled<G>([&](auto g) INLINE { w[g] = vector_of<BITS, I>(codes[g]); });
+            unrolled<T>([&](auto t) INLINE {
+                i8x32 x = value(t, I);
+                unrolled<G>([&](auto g) INLINE {
+                    i16x16 product = multiply_pairs(w[g], x);
+                    i16x16& pair = pairs[g * T + t];
+                    pair = inner == 0 ? product : pair + product;
+                    if (T > 1) settle(pair);
+                });
+            });
+        });
+        unrolled<G * T>([&](auto i) INLINE { widen<step>(pairs[i], scales[i / T], totals[i]); });
+    }
+};
 
 template <int BITS, int GROUP, bool SUB, bool MIN>
 struct Codes {
     static constexpr float OFFSET = BITS == 8 ? 0 : 1 << (BITS - 1);
     static constexpr size_t SUBS = SUB ? sub_bytes(GROUP, MIN) : 0;
+    static constexpr bool ADDS_LOW = BITS != 8 && (!SUB || (MIN && GROUP == BLOCK));
     static constexpr size_t AHEAD = 4096;  // bytes; see docs/log.md
 
-    template <int T>
-    static void tile(const uint8_t* w, int columns, const uint8_t* activations, f32x8* sums) {
-        for (int t = 0; t < T; ++t) sums[t] = broadcast(0.0f);
-        f32x8 scale, min;
+    // sums[g * T + t] of G row groups and T tokens.
+    template <int G, int T>
+    static void tile(const uint8_t* const* groups, int columns, const uint8_t* activations,
+                     f32x8* sums) {
+        const uint8_t* w[G];
+        unrolled<G>([&](auto g) INLINE { w[g] = groups[g]; });
+        unrolled<G * T>([&](auto i) INLINE { sums[i] = broadcast(0.0f); });
+        f32x8 scale[G] = {}, min[G] = {};
         for (int b = 0; b < columns / BLOCK; ++b) {
-            if (!SUB || b % (SUPER / BLOCK) == 0) {
-                scale = load_half((const uint16_t*)w);
-                min = MIN   ? load_half((const uint16_t*)w + LANES)
-                      : SUB ? scale
-                            : scale * broadcast(-OFFSET);
-                w += header_bytes(MIN);
-            }
-            if constexpr (T == 1)
-                for (size_t line = 0; line < SUBS + code_bytes(BITS); line += 64)
-                    prefetch(w + AHEAD + line);
-            const int8_t* subs = (const int8_t*)w;
+            if (!SUB || b % (SUPER / BLOCK) == 0)
+                unrolled<G>([&](auto g) INLINE {
+                    scale[g] = load_half((const uint16_t*)w[g]);
+                    min[g] = MIN   ? load_half((const uint16_t*)w[g] + LANES)
+                             : SUB ? scale[g]
+                                   : scale[g] * broadcast(-OFFSET);
+                    w[g] += header_bytes(MIN);
+                });
+            const int8_t* subs[G];
+            const uint8_t* codes[G];
+            unrolled<G>([&](auto g) INLINE {
+                if constexpr (T == 1)
+                    for (size_t line = 0; line < SUBS + code_bytes(BITS); line += 64)
+                        prefetch(w[g] + AHEAD + line);
+                subs[g] = (const int8_t*)w[g], codes[g] = w[g] + SUBS;
+                w[g] += SUBS + code_bytes(BITS);
+            });
             TileBlock x = tile_block(activations, T, b);
-            i32x8 totals[T];
-            dot<BITS, GROUP, SUB, T>(w + SUBS, subs, x.values, totals);
-            if constexpr (SUB && !MIN) take_offset<T>(subs, x, totals);
-            for (int t = 0; t < T; ++t) {
-                f32x8 both = scale * broadcast(x.scales + t);
-                sums[t] = fma(to_float(totals[t]), both, sums[t]);
-            }
-            if constexpr (SUB && MIN) subtract_mins<T>(subs, x, min, sums);
-            if constexpr (!SUB && BITS != 8)
-                for (int t = 0; t < T; ++t) sums[t] = fma(min, broadcast(x.totals + t), sums[t]);
-            w += SUBS + code_bytes(BITS);
+            i32x8 totals[G * T];
+            Dot<BITS, GROUP, SUB, G, T>{codes, subs, x.values, totals}.run();
+            if constexpr (SUB && !MIN)
+                unrolled<G>([&](auto g) INLINE { take_offset<T>(subs[g], x, totals + g * T); });
+            f32x8 low[G];  // what the block adds for each 1 of the values' total
+            unrolled<G>([&](auto g) INLINE {
+                low[g] = SUB && MIN && GROUP == BLOCK ? sub_min(subs[g], min[g]) : min[g];
+            });
+            unrolled<T>([&](auto t) INLINE {
+                f32x8 x_scale = broadcast(x.scales + t), x_total = broadcast(x.totals + t);
+                unrolled<G>([&](auto g) INLINE {
+                    f32x8& sum = sums[g * T + t];
+                    f32x8 next = fma(to_float(totals[g * T + t]), scale[g] * x_scale, sum);
+                    sum = ADDS_LOW ? fma(low[g], x_total, next) : next;
+                });
+            });
+            if constexpr (SUB && MIN && GROUP < BLOCK)
+                unrolled<G>([&](auto g)
+                                INLINE { subtract_mins<T>(subs[g], x, min[g], sums + g * T); });
+            if (T > 2) keep_in_memory(sums);
         }
     }
 
     // sum_k (code - offset) value sub_scale: the offset's share is known from the values' sums.
     template <int T>
-    static void take_offset(const int8_t* subs, const TileBlock& x, i32x8* totals) {
-        i16x16 pair = load_pairs(subs, subs + LANES * (BLOCK / GROUP - 1));
-        for (int t = 0; t < T; ++t)
-            totals[t] = totals[t] -
-                        shift_left<BITS - 1>(multiply_pairs(pair, broadcast_pair(x.sums + 2 * t)));
+    INLINE static void take_offset(const int8_t* subs, const TileBlock& x, i32x8* totals) {
+        i16x16 pair = shift_left<BITS - 1>(load_pairs(subs, subs + LANES * (BLOCK / GROUP - 1)));
+        unrolled<T>([&](auto t) INLINE {
+            totals[t] = totals[t] - multiply_pairs(pair, broadcast_pair(x.sums + 2 * t));
+        });
+    }
+
+    INLINE static f32x8 sub_min(const int8_t* subs, f32x8 min) {
+        return broadcast(0.0f) - min * load_as_float(subs + LANES * (BLOCK / GROUP));
     }
 
     template <int T>
-    static void subtract_mins(const int8_t* subs, const TileBlock& x, f32x8 min, f32x8* sums) {
+    INLINE static void subtract_mins(const int8_t* subs, const TileBlock& x, f32x8 min,
+                                     f32x8* sums) {
         const int8_t* mins = subs + LANES * (BLOCK / GROUP);
-        if constexpr (GROUP == BLOCK) {
-            f32x8 m = broadcast(0.0f) - min * load_as_float(mins);
-            for (int t = 0; t < T; ++t) sums[t] = fma(m, broadcast(x.totals + t), sums[t]);
-        } else {
-            i16x16 pair = load_pairs(mins, mins + LANES);
-            for (int t = 0; t < T; ++t) {
-                i32x8 share = multiply_pairs(pair, broadcast_pair(x.sums + 2 * t));
-                f32x8 both = min * broadcast(x.scales + t);
-                sums[t] = sums[t] - to_float(share) * both;
-            }
-        }
+        i16x16 pair = load_pairs(mins, mins + LANES);
+        unrolled<T>([&](auto t) INLINE {
+            i32x8 share = multiply_pairs(pair, broadcast_pair(x.sums + 2 * t));
+            sums[t] = sums[t] - to_float(share) * (min * broadcast(x.scales + t));
+        });
     }
 };
 
@@ -163,29 +245,24 @@ void run_codes(const Weight& w, int first, int last, const uint8_t* tiles, int t
     int step = tokens_at_a_time(w.columns);
     for (int from = 0; from < tokens; from += step) {
         int to = from + step < tokens ? from + step : tokens;
-        for (int group = first; group < last; ++group) {
+        for (int group = first; group < last; group += 2) {
+            bool two = group + 1 < last;  // a lone last group is computed twice, put once
             const uint8_t* rows = w.data + group * w.stride;
-            for (int token = from; token < to;) {
+            const uint8_t* pair[2] = {rows, two ? rows + w.stride : rows};
+            auto run = [&](auto size, int token) {
+                constexpr int T = size;
+                f32x8 sums[2 * T];
                 const uint8_t* x = tiles + activation_bytes(token, w.columns);
-                f32x8 sums[TILE];
+                Format::template tile<2, T>(pair, w.columns, x, sums);
+                put<T>(sums, group, token, bias, out);
+                if (two) put<T>(sums + T, group + 1, token, bias, out);
+            };
+            for (int token = from; token < to;) {
                 int size = tile_size(token, tokens);
-                switch (size) {
-                    case 8:
-                        Format::template tile<8>(rows, w.columns, x, sums);
-                        put<8>(sums, group, token, bias, out);
-                        break;
-                    case 4:
-                        Format::template tile<4>(rows, w.columns, x, sums);
-                        put<4>(sums, group, token, bias, out);
-                        break;
-                    case 2:
-                        Format::template tile<2>(rows, w.columns, x, sums);
-                        put<2>(sums, group, token, bias, out);
-                        break;
-                    default:
-                        Format::template tile<1>(rows, w.columns, x, sums);
-                        put<1>(sums, group, token, bias, out);
-                }
+                if (size == TILE) run(std::integral_constant<int, TILE>{}, token);
+                if (size == 4) run(std::integral_constant<int, 4>{}, token);
+                if (size == 2) run(std::integral_constant<int, 2>{}, token);
+                if (size == 1) run(std::integral_constant<int, 1>{}, token);
                 token += size;
             }
         }

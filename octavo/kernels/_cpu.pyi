@@ -46,6 +46,31 @@ class Weight:
     def unpack(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """float32 [rows, columns]"""
 
+class Measured:
+    """What one recorded operation took, on all threads together."""
+
+    @property
+    def op(self) -> str: ...
+
+    @property
+    def ticks(self) -> int: ...
+
+    @property
+    def calls(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def columns(self) -> int: ...
+
+    @property
+    def bits(self) -> int:
+        """Of a matrix; its codes', or 16 or 32 of its floats."""
+
+    @property
+    def bytes(self) -> int: ...
+
 class Program:
     """A model recorded as stages; see cpp/program.h."""
 
@@ -87,6 +112,10 @@ class Program:
 
     @property
     def buffer_bytes(self) -> int: ...
+
+    def start_profile(self) -> None: ...
+
+    def stop_profile(self) -> list[Measured]: ...
 
     def run(self, token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], tables: Sequence[Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)]], outputs: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
 
