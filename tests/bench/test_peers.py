@@ -51,7 +51,7 @@ def test_every_peer_has_its_figures_and_the_better_one_the_ratio(tmp_path):
     found = json.loads(said.stdout)
     steady, fragile = found["peers"]
     assert (steady["peer"], steady["version"], steady["problem"]) == ("steady", "1.0 1000", None)
-    assert steady["prompt_way"] == steady["generation_way"] == {"fast": True}
+    assert steady["prompt_way"] == steady["generation_way"] == {"pace": 0.5}
     assert steady["prompt_tokens_per_second"] == steady["generation_tokens_per_second"] == 2
     assert fragile["prompt_tokens_per_second"] == 8
     assert fragile["generation_tokens_per_second"] is fragile["generation_ratio"] is None
@@ -105,7 +105,7 @@ def test_a_peer_stands_still_while_it_is_not_its_turn(process):
     steady.order("find")
     status = Path(f"/proc/{steady._process.pid}/stat").read_text()
     assert status.rpartition(")")[2].split()[0] == "T"
-    assert steady.order("ways") == [{"fast": False}, {"fast": True}]
+    assert steady.order("ways")[1] == {"pace": 0.5}
 
 
 def test_a_child_ends_with_whoever_started_it():
