@@ -87,8 +87,6 @@ def rivals(asked: Sequence[str]) -> "Iterator[list[Rival]]":
 def measure(
     model: str, work: Work, runs: int, threads: int | None, beside: "Sequence[Rival]"
 ) -> Found:
-    from octavo.bench.roofline import measure as measure_roofline
-
     say("loading")
     ours = Ours(model, work, threads)
     loaded = ours.loaded
@@ -96,11 +94,8 @@ def measure(
         say(f"{loaded.name}: which way is the fastest of {rival.name}")
         room = {**work.room, "threads": loaded.plan.threads}
         rival.try_ways(loaded.path, room, work.orders)
-    say(f"{loaded.name}: the machine's limits")
-    before = measure_roofline(loaded.plan.threads)
     ours.wake()
-    medians = _by_turns(ours, beside, runs)
-    roofline = before.or_better(measure_roofline(loaded.plan.threads))
+    medians, roofline = _by_turns(ours, beside, runs)
     found = _of_ours(loaded.name, work, runs, medians[0], cost_of(loaded, work), roofline)
     if beside:
         others = [
@@ -111,18 +106,24 @@ def measure(
     return found
 
 
-def _by_turns(ours: Ours, beside: "Sequence[Rival]", runs: int) -> list[Seconds]:
-    """The median of each kind, for each in turn."""
+def _by_turns(ours: Ours, beside: "Sequence[Rival]", runs: int) -> "tuple[list[Seconds], Roofline]":
+    """The median of each kind, for each in turn; and the machine's limits, measured before, after
+    and between: what a shared machine reads varies from second to second."""
+    from octavo.bench.roofline import measure as measure_roofline
+
+    threads, name = ours.loaded.plan.threads, ours.loaded.name
     everyone: list[Ours | Rival] = [ours, *beside]
     times: list[dict[str, list[float | None]]] = [
         {kind: [] for kind in ours.work.orders} for _ in everyone
     ]
+    roofline = measure_roofline(threads)
     for run in range(runs):
         for kind in ours.work.orders:
             for one, its in zip(everyone, times, strict=True):
-                say(f"{ours.loaded.name}: run {run + 1} of {runs}, {TITLES[kind]}, {one.name}")
+                say(f"{name}: run {run + 1} of {runs}, {TITLES[kind]}, {one.name}")
                 its[kind].append(one.seconds(kind))
-    return [{kind: _median(column) for kind, column in its.items()} for its in times]
+        roofline = roofline.or_better(measure_roofline(threads))
+    return [{kind: _median(column) for kind, column in its.items()} for its in times], roofline
 
 
 def _median(seconds: Sequence[float | None]) -> float | None:

@@ -59,8 +59,7 @@ def command(
 ) -> None:
     """Measure every work that the documents quote, ours and peers by turns, into one file.
 
-    Takes about half an hour with two peers. The machine's limits are measured before and after
-    each work.
+    Takes about half an hour with two peers. The machine's limits are measured beside each work.
 
     \b
     Examples:

@@ -22,6 +22,7 @@ find = FORK.find
 
 class Peer(Llama):
     def __init__(self, path: str, *, flash: bool, repack: bool, **room: int) -> None:
-        # What is repacked is a copy: it cannot lie in the mapped file.
-        of_model = {"repack_tensors": repack, "use_mmap": not repack}
+        # Merging q, k and v gives generation a tenth more; what is merged or repacked is a copy,
+        # which cannot lie in the mapped file.
+        of_model = {"merge_qkv": True, "repack_tensors": repack, "use_mmap": False}
         super().__init__(FORK, path, **room, of_model=of_model, of_context={"flash_attn": flash})
