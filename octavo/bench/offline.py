@@ -1,39 +1,31 @@
-"""Tokens per second of the engine itself: a prompt, and generation of a batch; everything that a
-request pays is counted, from its token ids to the last event."""
+"""Tokens per second of the engine itself, a prompt and generation of a batch, beside the machine's
+limits and peers: all measured in one run, by turns."""
 
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from octavo.bench._work import token_id
+from octavo.bench._ours import Cost, Ours, Work, cost_of
+from octavo.bench._progress import say, saying
 
 if TYPE_CHECKING:
+    from octavo.bench._rival import Rival
     from octavo.bench.roofline import Roofline
-    from octavo.engine.engine import Engine
-    from octavo.engine.loading import Loaded
 
+Seconds: TypeAlias = Mapping[str, float | None]  # by kind; None: it failed
+Found: TypeAlias = dict[str, Any]  # a line of --json
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    prompt_tokens: int
-    new_tokens: int
-    batch: int
-    context: int  # tokens that each sequence holds when generation is timed
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a model must do at least, to hold speeds against the machine's limits."""
-
-    prompt_multiply_adds: int  # of the matrices, per token; the head is not needed
-    step_bytes: int  # weights, and the keys and values of `batch` sequences
+TITLES = {"prompt": "prompt", "generate": "generation"}  # how results call each kind
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Name or path of the model.")] = "smollm2",
+    model: Annotated[
+        str, typer.Argument(help="Name or path of the model; random-1b is made here.")
+    ] = "smollm2",
     *,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the timed prompt.")] = 512,
     new_tokens: Annotated[int, typer.Option(min=1, help="Steps of the timed generation.")] = 64,
@@ -47,174 +39,171 @@ def command(
         int | None, typer.Option(help="One for each usable CPU if not given.")
     ] = None,
     peer: Annotated[
-        str | None, typer.Option(help="Measure llama-cpp-python too, in turns with ours.")
+        list[str] | None,
+        typer.Option(
+            help="Measure another engine too, in turns with ours; NAME, or NAME=PYTHON for the "
+            "interpreter that has it. May be given several times."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Measure prompt and generation speed, as tokens/s, as a share of the machine's limits, and as
-    a ratio to a peer.
+    a ratio to peers.
+
+    Of ours, everything that a request pays is timed; of a peer, forward passes alone, in the
+    fastest of its ways. random-1b has 1.2 billion random weights in Q4_0; random-1b-q6_k and so on
+    have other formats.
 
     \b
     Examples:
-        octavo bench offline smollm2 --peer llama-cpp-python
+        octavo bench offline smollm2 --peer llama-cpp-python --peer ik-llama-cpp-python
         octavo bench offline gemma3-270m --batch 16 --context 512 --json
+        octavo bench offline random-1b --context 8
     """
     import json
 
+    from octavo.bench._random_model import path_of
+
     work = Work(prompt_tokens, new_tokens, batch, context or prompt_tokens)
-    found = measure(model, work, runs, threads, peer)
+    with saying(), rivals(peer or ()) as beside:
+        found = measure(path_of(model), work, runs, threads, beside)
     typer.echo(json.dumps(found) if as_json else _table(found))
 
 
+@contextmanager
+def rivals(asked: Sequence[str]) -> "Iterator[list[Rival]]":
+    """Peers that are known to be there. Raises UnknownName, BadConfig."""
+    from octavo.bench._peer_process import parse
+    from octavo.bench._rival import Rival
+
+    with ExitStack() as stack:
+        found = []
+        for one in [parse(text) for text in asked]:
+            found.append(Rival(one))
+            stack.callback(found[-1].close)
+        yield found
+
+
 def measure(
-    model: str, work: Work, runs: int, threads: int | None, peer: str | None
-) -> dict[str, object]:
-    from octavo.bench.roofline import measure as measure_roofline
-    from octavo.config import Config
-    from octavo.engine.engine import Engine
-    from octavo.engine.loading import load
-    from octavo.registry import entry
-
-    config = Config(
-        model,
-        max_context=max(work.prompt_tokens, work.context) + _steps(work) + 1,
-        max_running=work.batch,
-        step_tokens=max(256, work.batch),
-        threads=threads,
-        prefix_cache=False,
-    )
-    loaded = load(config)
-    engine = Engine(config, loaded)
-    other = None
-    if peer is not None:
-        room = max(work.prompt_tokens, work.batch * (work.context + work.new_tokens))
-        other = entry("octavo.bench._peers", peer).Peer(
-            loaded.path, threads=loaded.plan.threads, room=room, batch=work.batch
-        )
-    before = measure_roofline(loaded.plan.threads)
-    _prompt(engine, min(64, work.prompt_tokens))  # wakes everything up
-    times: list[tuple[float, ...]] = []
-    for _ in range(runs):
-        ours = (_prompt(engine, work.prompt_tokens), _generate(engine, work))
-        theirs = (
-            ()
-            if other is None
-            else (
-                other.prompt(work.prompt_tokens),
-                other.generate(work.batch, work.context, work.new_tokens),
-            )
-        )
-        times.append(ours + theirs)
-    medians = [median(column) for column in zip(*times, strict=True)]
-    roofline = before.or_better(measure_roofline(loaded.plan.threads))
-    return _result(loaded, work, medians, roofline, peer)
-
-
-def _steps(work: Work) -> int:
-    """The first of a batch go on while the last are prefilled, a step a chunk at most."""
-    return work.new_tokens + work.batch * (work.context // 128 + 2)
-
-
-def _prompt(engine: "Engine", num_tokens: int) -> float:
-    """Seconds from a prompt to its first token."""
-    start = time.perf_counter()
-    _add(engine, "prompt", num_tokens, 1)
-    while engine.has_work:
-        engine.step()
-    return time.perf_counter() - start
-
-
-def _generate(engine: "Engine", work: Work) -> float:
-    """Seconds of `new_tokens` steps, once every sequence of the batch has its first token."""
-    from octavo.types import Delta
-
-    begun: set[str] = set()
-    for i in range(work.batch):
-        _add(engine, f"sequence {i}", work.context, _steps(work))
-    while len(begun) < work.batch:
-        begun.update(id for id, event in engine.step() if isinstance(event, Delta))
-    start = time.perf_counter()
-    for _ in range(work.new_tokens):
-        engine.step()
-    seconds = time.perf_counter() - start
-    for id in begun:
-        engine.cancel(id)
-    engine.step()
-    return seconds
-
-
-def _add(engine: "Engine", id: str, num_tokens: int, max_tokens: int) -> None:
-    from octavo.types import Request, SamplingParams
-
-    params = SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True, seed=0)
-    size = engine.tokenizer.vocab_size
-    engine.add(Request(id, tuple(token_id(i, size) for i in range(num_tokens)), params))
-
-
-def _cost(loaded: "Loaded", work: Work) -> Cost:
-    from octavo.kvcache.pool import page_bytes
-    from octavo.loader.checkpoint import open_checkpoint
-    from octavo.types import PAGE_SIZE
-
-    shapes = {name: raw.shape for name, raw in open_checkpoint(loaded.path).tensors.items()}
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    table = matrices.pop("model.embed_tokens.weight")
-    is_tied = matrices.pop("lm_head.weight", None) is None
-    inner = sum(rows * columns for rows, columns in matrices.values())
-    head = table[0] * table[1]
-    # Of a table that is not the head as well, a step reads one row a token.
-    read = 1.0 if is_tied else (inner + head) / (inner + 2 * head)
-    seen = sum(
-        page_bytes(group) // PAGE_SIZE * min(work.context, group.window or work.context)
-        for group in loaded.groups
-    )
-    return Cost(inner, int(loaded.plan.weight_bytes * read) + work.batch * seen)
-
-
-def _result(
-    loaded: "Loaded", work: Work, medians: list[float], roofline: "Roofline", peer: str | None
-) -> dict[str, object]:
-    cost = _cost(loaded, work)
-    prompt_seconds, generation_seconds = medians[:2]
-    macs = work.prompt_tokens * cost.prompt_multiply_adds / prompt_seconds
-    read = work.new_tokens * cost.step_bytes / generation_seconds
-    found: dict[str, object] = {
-        "model": loaded.name,
-        **asdict(work),
-        "prompt_tokens_per_second": round(work.prompt_tokens / prompt_seconds, 2),
-        "generation_tokens_per_second": round(work.batch * work.new_tokens / generation_seconds, 2),
-        "prompt_share_of_int8_peak": round(macs / roofline.byte_multiply_adds_per_second, 3),
-        "generation_share_of_bandwidth": round(read / roofline.read_bytes_per_second, 3),
-        "roofline": asdict(roofline),
-    }
-    if peer is not None:
-        prompt, generation = medians[2:]
-        found |= {
-            "peer": peer,
-            "peer_prompt_tokens_per_second": round(work.prompt_tokens / prompt, 2),
-            "peer_generation_tokens_per_second": round(
-                work.batch * work.new_tokens / generation, 2
-            ),
-            "prompt_ratio": round(prompt / prompt_seconds, 2),
-            "generation_ratio": round(generation / generation_seconds, 2),
-        }
+    model: str, work: Work, runs: int, threads: int | None, beside: "Sequence[Rival]"
+) -> Found:
+    say("loading")
+    ours = Ours(model, work, threads)
+    loaded = ours.loaded
+    for rival in beside:
+        say(f"{loaded.name}: which way is the fastest of {rival.name}")
+        room = {**work.room, "threads": loaded.plan.threads}
+        rival.try_ways(loaded.path, room, work.orders)
+    ours.wake()
+    medians, roofline = _by_turns(ours, beside, runs)
+    found = _of_ours(loaded.name, work, runs, medians[0], cost_of(loaded, work), roofline)
+    if beside:
+        others = [
+            _of_a_peer(rival, work, medians[0], theirs)
+            for rival, theirs in zip(beside, medians[1:], strict=True)
+        ]
+        found |= {"peers": others} | {key: _least(others, key) for key in _RATIOS}
     return found
 
 
-def _table(found: dict[str, object]) -> str:
+def _by_turns(ours: Ours, beside: "Sequence[Rival]", runs: int) -> "tuple[list[Seconds], Roofline]":
+    """The median of each kind, for each in turn; and the machine's limits, measured before, after
+    and between: what a shared machine reads varies from second to second."""
+    from octavo.bench.roofline import measure as measure_roofline
+
+    threads, name = ours.loaded.plan.threads, ours.loaded.name
+    everyone: list[Ours | Rival] = [ours, *beside]
+    times: list[dict[str, list[float | None]]] = [
+        {kind: [] for kind in ours.work.orders} for _ in everyone
+    ]
+    roofline = measure_roofline(threads)
+    for run in range(runs):
+        for kind in ours.work.orders:
+            for one, its in zip(everyone, times, strict=True):
+                say(f"{name}: run {run + 1} of {runs}, {TITLES[kind]}, {one.name}")
+                its[kind].append(one.seconds(kind))
+        roofline = roofline.or_better(measure_roofline(threads))
+    return [{kind: _median(column) for kind, column in its.items()} for its in times], roofline
+
+
+def _median(seconds: Sequence[float | None]) -> float | None:
+    """None where one is missing: what fails now and then has no speed."""
+    known = [one for one in seconds if one is not None]
+    return median(known) if len(known) == len(seconds) else None
+
+
+def _of_ours(
+    model: str, work: Work, runs: int, seconds: Seconds, cost: Cost, roofline: "Roofline"
+) -> Found:
+    prompt, generation = seconds["prompt"], seconds["generate"]
+    assert prompt, "ours does not fail"
+    assert generation, "ours does not fail"
+    peak = roofline.byte_multiply_adds_per_second
+    of_prompt = work.prompt_tokens * cost.token_multiply_adds
+    of_step = work.batch * (cost.token_multiply_adds + cost.head_multiply_adds)
+    read = work.new_tokens * cost.step_bytes / generation
+    return {
+        "model": model,
+        **asdict(work),
+        "runs": runs,
+        **_speeds(work, seconds),
+        "prompt_share_of_int8_peak": round(of_prompt / prompt / peak, 3),
+        "generation_share_of_int8_peak": round(work.new_tokens * of_step / generation / peak, 3),
+        "generation_share_of_bandwidth": round(read / roofline.read_bytes_per_second, 3),
+        "roofline": asdict(roofline),
+    }
+
+
+_RATIOS = [f"{title}_ratio" for title in TITLES.values()]
+
+
+def _of_a_peer(rival: "Rival", work: Work, ours: Seconds, theirs: Seconds) -> Found:
+    found: Found = {"peer": rival.name, "version": rival.version, **_speeds(work, theirs)}
+    for kind, title in TITLES.items():
+        mine, other = ours[kind], theirs[kind]
+        found[f"{title}_ratio"] = round(other / mine, 2) if mine and other else None
+        found[f"{title}_way"] = rival.ways.get(kind)
+    failed = any(seconds is None for seconds in theirs.values())
+    return found | {"problem": rival.problem if failed else None}
+
+
+def _speeds(work: Work, seconds: Seconds) -> Found:
+    tokens = {"prompt": work.prompt_tokens, "generate": work.batch * work.new_tokens}
+    return {
+        f"{title}_tokens_per_second": round(tokens[kind] / taken, 2) if taken else None
+        for kind, title in TITLES.items()
+        for taken in [seconds[kind]]
+    }
+
+
+def _least(peers: Sequence[Found], key: str) -> float | None:
+    """The ratio to the better peer."""
+    ratios = [peer[key] for peer in peers if peer[key] is not None]
+    return min(ratios, default=None)
+
+
+def _table(found: Found) -> str:
     lines = [
         f"{found['model']}: a prompt of {found['prompt_tokens']}; generation of {found['batch']} x "
         f"{found['new_tokens']} after {found['context']} tokens",
         f"prompt      {found['prompt_tokens_per_second']:>9} tokens/s   "
         f"{found['prompt_share_of_int8_peak']:.0%} of the int8 peak",
         f"generation  {found['generation_tokens_per_second']:>9} tokens/s   "
-        f"{found['generation_share_of_bandwidth']:.0%} of read bandwidth",
+        f"{found['generation_share_of_bandwidth']:.0%} of read bandwidth, "
+        f"{found['generation_share_of_int8_peak']:.0%} of the int8 peak",
     ]
-    if "peer" in found:
-        lines += [
-            f"{found['peer']}: prompt {found['peer_prompt_tokens_per_second']} tokens/s, "
-            f"generation {found['peer_generation_tokens_per_second']} tokens/s",
-            f"ours / theirs: prompt {found['prompt_ratio']}x, "
-            f"generation {found['generation_ratio']}x",
-        ]
+    for peer in found.get("peers", ()):
+        lines.append(f"{peer['peer']} {peer['version']}: {_beside(peer)}")
+        if peer["problem"]:
+            lines.append(f"  {peer['problem']}")
     return "\n".join(lines)
+
+
+def _beside(peer: Found) -> str:
+    return ", ".join(
+        f"{title} {peer[f'{title}_tokens_per_second']} tokens/s, ours is "
+        f"{peer[f'{title}_ratio']}x that"
+        if peer[f"{title}_ratio"] is not None
+        else f"no {title}"
+        for title in TITLES.values()
+    )

@@ -1,0 +1,152 @@
+"""The recorded run: the works that the documents quote, measured by one command into one file."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from octavo.bench._ours import Work
+from octavo.bench._progress import saying
+
+if TYPE_CHECKING:
+    from octavo.bench._record import Record, Row
+    from octavo.bench._rival import Rival
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of `octavo bench offline`, and what it is meant to reach."""
+
+    name: str  # for --only
+    model: str
+    work: Work
+    prompt_ratio: float | None = None  # to the better peer
+    generation_ratio: float | None = None
+    generation_share: float | None = None  # of the limit
+    with_prompt: bool = False  # whether the prompt is a row too
+
+
+PLAN = (
+    Planned("smollm2", "smollm2", Work(512, 64, 1, 8), 1.4, 1.7, with_prompt=True),
+    Planned("smollm2-batch", "smollm2", Work(512, 32, 16, 512), generation_ratio=4.5),
+    Planned("smollm2-context", "smollm2", Work(512, 32, 1, 4000), generation_ratio=3.0),
+    Planned("gemma3-270m", "gemma3-270m", Work(512, 64, 1, 8), 1.4, 1.3, with_prompt=True),
+    Planned("gemma3-270m-batch", "gemma3-270m", Work(512, 32, 16, 512)),
+    Planned("gemma3-270m-context", "gemma3-270m", Work(512, 32, 1, 4000)),
+    Planned("random-1b", "random-1b", Work(512, 32, 1, 8), generation_share=0.8, with_prompt=True),
+)
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Where the record goes, as JSON.")],
+    *,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="As in `octavo bench offline`. May be given several times."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="The median of so many is recorded.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="One for each usable CPU if not given.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Some of the works: {', '.join(one.name for one in PLAN)}."),
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="`octavo bench plot` at once.")] = False,
+) -> None:
+    """Measure every work that the documents quote, ours and peers by turns, into one file.
+
+    Takes about half an hour with two peers. The machine's limits are measured beside each work.
+
+    \b
+    Examples:
+        octavo bench record docs/performance.json --peer llama-cpp-python --peer ik-llama-cpp-python
+        octavo bench record try.json --runs 1 --only smollm2
+    """
+    from octavo.bench import _figures, _record
+    from octavo.bench import plot as plotting
+    from octavo.bench.offline import rivals
+    from octavo.errors import BadConfig
+
+    if not file.parent.is_dir():
+        raise BadConfig("file", f"there is no folder {str(file.parent)!r}: make it first")
+    if plot:
+        plotting.require_matplotlib()
+    planned = _chosen(only or ())
+    with saying(), rivals(peer or ()) as beside:
+        found = measure(planned, runs, threads, beside)
+    _record.write(file, found)
+    typer.echo(_figures.tables(found)["works"], nl=False)
+    if plot:
+        plotting.command(file)
+
+
+def measure(
+    planned: Sequence[Planned], runs: int, threads: int | None, beside: "Sequence[Rival]"
+) -> "Record":
+    import datetime
+    from importlib.metadata import version
+
+    import msgspec
+
+    from octavo.bench._random_model import path_of
+    from octavo.bench._record import Record, RecordedWork, Result
+    from octavo.bench.offline import measure as measure_work
+    from octavo.engine.machine import usable_cpus
+
+    works = []
+    for one in planned:
+        found = measure_work(path_of(one.model), one.work, runs, threads, beside)
+        result = msgspec.convert(found, Result)
+        works.append(RecordedWork(rows=_rows(one), result=result))
+    return Record(
+        octavo=version("octavo"),
+        date=datetime.date.today().isoformat(),
+        processor=_processor(),
+        cpus=usable_cpus(),
+        works=works,
+    )
+
+
+def _chosen(only: Sequence[str]) -> list[Planned]:
+    from octavo.errors import BadConfig
+
+    known = {one.name: one for one in PLAN}
+    if unknown := [name for name in only if name not in known]:
+        raise BadConfig("only", f"there is no work {unknown[0]!r}: give {', '.join(known)}")
+    return [known[name] for name in only] if only else [*PLAN]
+
+
+def _rows(planned: Planned) -> "list[Row]":
+    from octavo.bench._record import Row
+
+    work = planned.work
+    rows = [
+        Row(
+            title=_generation(work),
+            of="generation",
+            ratio=planned.generation_ratio,
+            share=planned.generation_share,
+        )
+    ]
+    if planned.with_prompt:
+        title = f"prompt of {work.prompt_tokens}"
+        rows.insert(0, Row(title=title, of="prompt", ratio=planned.prompt_ratio))
+    return rows
+
+
+def _generation(work: Work) -> str:
+    who = "one sequence" if work.batch == 1 else f"{work.batch} sequences"
+    return f"{who} after {work.context:,} tokens"
+
+
+def _processor() -> str:
+    """As it names itself."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return os.uname().machine
