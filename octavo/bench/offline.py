@@ -22,6 +22,7 @@ class Work:
     new_tokens: int
     batch: int
     context: int  # tokens that each sequence holds when generation is timed
+    kv_dtype: str = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def command(
     threads: Annotated[
         int | None, typer.Option(help="One for each usable CPU if not given.")
     ] = None,
+    kv_dtype: Annotated[str, typer.Option(help="How KV pages keep numbers.")] = "float16",
     peer: Annotated[
         str | None, typer.Option(help="Measure llama-cpp-python too, in turns with ours.")
     ] = None,
@@ -61,7 +63,7 @@ def command(
     """
     import json
 
-    work = Work(prompt_tokens, new_tokens, batch, context or prompt_tokens)
+    work = Work(prompt_tokens, new_tokens, batch, context or prompt_tokens, kv_dtype)
     found = measure(model, work, runs, threads, peer)
     typer.echo(json.dumps(found) if as_json else _table(found))
 
@@ -82,6 +84,7 @@ def measure(
         step_tokens=max(256, work.batch),
         threads=threads,
         prefix_cache=False,
+        kv_dtype=work.kv_dtype,
     )
     loaded = load(config)
     engine = Engine(config, loaded)
@@ -165,7 +168,9 @@ def _cost(loaded: "Loaded", work: Work) -> Cost:
     # Of a table that is not the head as well, a step reads one row a token.
     read = 1.0 if is_tied else (inner + head) / (inner + 2 * head)
     seen = sum(
-        page_bytes(group) // PAGE_SIZE * min(work.context, group.window or work.context)
+        page_bytes(group, work.kv_dtype)
+        // PAGE_SIZE
+        * min(work.context, group.window or work.context)
         for group in loaded.groups
     )
     return Cost(inner, int(loaded.plan.weight_bytes * read) + work.batch * seen)
@@ -204,7 +209,7 @@ def _result(
 def _table(found: dict[str, object]) -> str:
     lines = [
         f"{found['model']}: a prompt of {found['prompt_tokens']}; generation of {found['batch']} x "
-        f"{found['new_tokens']} after {found['context']} tokens",
+        f"{found['new_tokens']} after {found['context']} tokens in {found['kv_dtype']} pages",
         f"prompt      {found['prompt_tokens_per_second']:>9} tokens/s   "
         f"{found['prompt_share_of_int8_peak']:.0%} of the int8 peak",
         f"generation  {found['generation_tokens_per_second']:>9} tokens/s   "
