@@ -9,14 +9,23 @@
 namespace octavo {
 namespace {
 
-using PoolArray = Array<uint16_t, 5>;  // half precision [page][layer][k|v][kv_head][...]
+using PoolArray = Array<uint8_t, 5>;  // [page][layer][k|v][kv_head][bytes of a block]
+using PagePool = std::tuple<PoolArray, std::string, int, int>;  // with kind, head_dim and window
 
-Group group_of(const PoolArray& pool, int head_dim, int window) {
-    require(pool.shape(2) == 2 && pool.shape(4) == (size_t)head_dim * PAGE,
-            "pool: shape is not [pages, layers, 2, kv_heads, head_dim * 16]");
+PageKind kind_of(const std::string& name) {
+    if (name == "float16") return PageKind::float16;
+    if (name == "int8") return PageKind::int8;
+    throw nb::value_error("pool: neither float16 nor int8");
+}
+
+Group group_of(const PagePool& made) {
+    auto& [pool, name, head_dim, window] = made;
+    PageKind kind = kind_of(name);
     require(head_dim % 16 == 0, "head_dim: not a multiple of 16");
-    return {pool.data(),        (int)pool.shape(0), (int)pool.shape(1),
-            (int)pool.shape(3), head_dim,           window};
+    require(pool.shape(2) == 2 && pool.shape(4) == block_bytes(kind, head_dim),
+            "pool: shape is not [pages, layers, 2, kv_heads, bytes of a block]");
+    return {pool.data(), kind,  (int)pool.shape(0), (int)pool.shape(1), (int)pool.shape(3),
+            head_dim,    window};
 }
 
 // Checks what Python says against the program's limits, and holds the last step for finish().
@@ -134,14 +143,13 @@ void bind_program(nb::module_& m) {
         .def(
             "__init__",
             [](P* self, const std::string& set, int threads, int max_tokens, int max_rows,
-               std::vector<std::tuple<PoolArray, int, int>> pools) {
+               std::vector<PagePool> pools) {
                 std::vector<Group> groups;
-                for (auto& [pool, head_dim, window] : pools)
-                    groups.push_back(group_of(pool, head_dim, window));
+                for (auto& pool : pools) groups.push_back(group_of(pool));
                 require(threads >= 1 && max_tokens >= 1 && max_rows >= 1,
                         "limits: at least 1 each");
                 new (self) P(set, threads, max_tokens, max_rows, groups);
-                for (auto& [pool, head_dim, window] : pools) self->kept.push_back(nb::cast(pool));
+                for (auto& pool : pools) self->kept.push_back(nb::cast(std::get<0>(pool)));
             },
             "instruction_set"_a, "threads"_a, "max_tokens"_a, "max_rows"_a, "pools"_a)
         .def("buffer", [=](P& p, int columns) { return p.program.buffer(columns); })

@@ -19,11 +19,26 @@ struct Rows {  // float32 [tokens][stride]
 constexpr int PAGE = 16;   // tokens of a KV page
 constexpr int SPAN = 256;  // keys that attention takes at a time: 16 pages
 
-// The keys and values of one layer: page p of KV head h is at data + p * page + h * head, keys
-// [head_dim][PAGE], then at + value values [PAGE][head_dim]. Strides count halves.
+// A block: the keys, or the values, of one page, layer and KV head. Keys lie as [head_dim][PAGE],
+// values as [PAGE][head_dim]:
+//
+//   float16   halves
+//   int8      codes, then float scales[PAGE]; a number is its code * the scale of its token
+//
+// Also written down in octavo/kvcache/pool.py.
+enum class PageKind { float16, int8 };
+
+constexpr size_t block_bytes(PageKind kind, int head_dim) {
+    size_t numbers = (size_t)head_dim * PAGE;
+    return kind == PageKind::int8 ? numbers + PAGE * sizeof(float) : numbers * sizeof(uint16_t);
+}
+
+// The blocks of one layer: keys of page p and KV head h are at data + p * page + h * head, its
+// values `value` bytes after.
 struct Pages {
-    uint16_t* data;
-    size_t page, head, value;
+    uint8_t* data;
+    size_t page, head, value;  // bytes from one to the next
+    PageKind kind;
 };
 
 // What attention has gathered for one query and head over some spans of keys: the largest score,

@@ -22,14 +22,15 @@ namespace octavo {
 constexpr int ITEM_ROWS = 24;     // queries x heads that attention takes at a time, where it can
 constexpr int MOST_SHARING = 64;  // query heads of one KV head
 
-// One KV group's pages: [page][layer][k|v][kv_head][head_dim * PAGE].
+// One KV group's pages: [page][layer][k|v][kv_head] blocks.
 struct Group {
-    uint16_t* data;
+    uint8_t* data;
+    PageKind kind;
     int num_pages, num_layers, kv_heads, head_dim, window;
 
     Pages layer(int index) const {
-        size_t head = (size_t)head_dim * PAGE, value = head * kv_heads, layer = 2 * value;
-        return {data + index * layer, layer * num_layers, head, value};
+        size_t head = block_bytes(kind, head_dim), value = head * kv_heads, layer = 2 * value;
+        return {data + index * layer, layer * num_layers, head, value, kind};
     }
 };
 

@@ -21,6 +21,7 @@ class Config:
     step_tokens: int = 256  # tokens of one step; smaller is smoother, larger is faster
     threads: int | None = None  # None: one for each CPU this process may use
     prefix_cache: bool = True  # find the pages of earlier prompts again
+    kv_dtype: str = "float16"  # how KV pages keep numbers: float16, int8 (half the memory)
     home: str = "cpu"  # which kernels compute: cpu, reference
 
     def __post_init__(self) -> None:

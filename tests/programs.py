@@ -84,7 +84,9 @@ class Running:
     def __init__(self, home, model, *, threads=1, pages=64, tokens=512, dtype="float16"):
         self.pools = [PagePool(group, pages, dtype) for group in model.groups]
         for pool in self.pools:
-            pool.pages[0::2], pool.pages[1::2] = np.nan, np.inf
+            pool.pages[:] = 0x80  # -128 is no code either
+            for floats in floats_of(pool):
+                floats[0::2], floats[1::2] = np.nan, np.inf
         self.program = home.compile(model, self.pools, Limits(tokens, 32, tokens, threads))
 
     def step(self, *sequences):
@@ -93,6 +95,15 @@ class Running:
         step = steps(sequences, len(self.pools))
         self.program.run(step)
         return self.program.logits(0, len(step.outputs)).copy()
+
+
+def floats_of(pool):
+    """Of all layers, the numbers of its pages, or their scales where the numbers are codes."""
+    for layer in range(pool.group.num_layers):
+        if pool.format.SCALE:
+            yield from (pool.key_scales(layer), pool.value_scales(layer))
+        else:
+            yield from (pool.keys(layer), pool.values(layer))
 
 
 def steps(sequences, num_groups):

@@ -17,6 +17,7 @@ class Work:
     new_tokens: int  # steps of the timed generation
     batch: int
     context: int  # tokens that each sequence holds when generation is timed
+    kv_dtype: str = "float16"
 
     @property
     def orders(self) -> dict[str, dict[str, int]]:
@@ -59,6 +60,7 @@ class Ours:
             step_tokens=max(256, work.batch),
             threads=threads,
             prefix_cache=False,
+            kv_dtype=work.kv_dtype,
         )
         self.work, self.loaded = work, load(config)
         self._engine = Engine(config, self.loaded)
@@ -120,7 +122,9 @@ def cost_of(loaded: "Loaded", work: Work) -> Cost:
     # Of a table that is not the head as well, a step reads one row a token.
     read = 1.0 if is_tied else (inner + head) / (inner + 2 * head)
     seen = sum(
-        page_bytes(group) // PAGE_SIZE * min(work.context, group.window or work.context)
+        page_bytes(group, work.kv_dtype)
+        // PAGE_SIZE
+        * min(work.context, group.window or work.context)
         for group in loaded.groups
     )
     return Cost(inner, head, int(loaded.plan.weight_bytes * read) + work.batch * seen)

@@ -38,6 +38,7 @@ def command(
     threads: Annotated[
         int | None, typer.Option(help="One for each usable CPU if not given.")
     ] = None,
+    kv_dtype: Annotated[str, typer.Option(help="How KV pages keep numbers.")] = "float16",
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,7 +65,7 @@ def command(
 
     from octavo.bench._random_model import path_of
 
-    work = Work(prompt_tokens, new_tokens, batch, context or prompt_tokens)
+    work = Work(prompt_tokens, new_tokens, batch, context or prompt_tokens, kv_dtype)
     with saying(), rivals(peer or ()) as beside:
         found = measure(path_of(model), work, runs, threads, beside)
     typer.echo(json.dumps(found) if as_json else _table(found))
@@ -185,7 +186,7 @@ def _least(peers: Sequence[Found], key: str) -> float | None:
 def _table(found: Found) -> str:
     lines = [
         f"{found['model']}: a prompt of {found['prompt_tokens']}; generation of {found['batch']} x "
-        f"{found['new_tokens']} after {found['context']} tokens",
+        f"{found['new_tokens']} after {found['context']} tokens in {found['kv_dtype']} pages",
         f"prompt      {found['prompt_tokens_per_second']:>9} tokens/s   "
         f"{found['prompt_share_of_int8_peak']:.0%} of the int8 peak",
         f"generation  {found['generation_tokens_per_second']:>9} tokens/s   "

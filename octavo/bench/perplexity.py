@@ -36,6 +36,7 @@ def command(
         typer.Option(exists=True, dir_okay=False, help="Its file; what is piped in if not given."),
     ] = None,
     home: Annotated[str, typer.Option(help="Which kernels compute: cpu, reference.")] = "cpu",
+    kv_dtype: Annotated[str, typer.Option(help="How KV pages keep numbers.")] = "float16",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """Measure the perplexity of a text, in windows of the model's context where it is longer.
@@ -50,15 +51,15 @@ def command(
     from octavo.engine.llm import LLM
 
     words = _read(text)
-    with LLM(model, home=home, max_running=1, prefix_cache=False) as llm:
+    with LLM(model, home=home, kv_dtype=kv_dtype, max_running=1, prefix_cache=False) as llm:
         score = measure(llm, words)
         name = llm.engine.name
     if as_json:
-        typer.echo(json.dumps({"model": name, "home": home, **asdict(score)}))
+        typer.echo(json.dumps({"model": name, "home": home, "kv_dtype": kv_dtype, **asdict(score)}))
         return
     typer.echo(
         f"{name}, {home}: perplexity {score.perplexity:.4f} of {score.tokens} tokens, "
-        f"{score.bits_per_byte:.4f} bits a byte, in {score.seconds:.1f} s"
+        f"{score.bits_per_byte:.4f} bits a byte, {kv_dtype} pages, in {score.seconds:.1f} s"
     )
 
 

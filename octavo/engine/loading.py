@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-
 from octavo.config import Config, Plan
 from octavo.engine.machine import free_memory, usable_cpus
 from octavo.engine.memory import Needs, make_plan
@@ -43,16 +41,17 @@ class Loaded:
     plan: Plan
     limits: Limits
     program: Program
-    kernels: str  # home, its version and its instruction set
+    kernels: str  # home, its version, its instruction set and its kind of pages
 
 
 def load(config: Config) -> Loaded:
     """Fetches the model if it is not here. Raises NotFetched, BadCheckpoint, BadConfig."""
     home = _home(config.home)
+    _check_pages(config, home)
     path = hub.resolve(config.model)
     checkpoint = _open(path)
     tokenizer = _tokenizer(checkpoint)
-    budget = _Budget(config, checkpoint, _model(checkpoint, lambda raw: raw).groups, home)
+    budget = _Budget(config, checkpoint, _model(checkpoint, lambda raw: raw).groups)
     budget.plan(sum(raw.data.nbytes for raw in checkpoint.tensors.values()))
 
     with home.loader(budget.threads) as load_weight:
@@ -73,7 +72,9 @@ def load(config: Config) -> Loaded:
         plan=budget.plan(weights.num_bytes, program.buffer_bytes),
         limits=limits,
         program=program,
-        kernels=f"octavo {version('octavo')} {config.home} {home.INSTRUCTION_SET}",
+        kernels=" ".join(
+            ("octavo", version("octavo"), config.home, home.INSTRUCTION_SET, config.kv_dtype)
+        ),
     )
 
 
@@ -88,22 +89,20 @@ def _open(path: Path) -> Checkpoint:
 class _Budget:
     """What this machine allows, asked once, and the plans that come of it."""
 
-    def __init__(
-        self, config: Config, checkpoint: Checkpoint, groups: Sequence[KVGroup], home: Home
-    ) -> None:
-        self._config, self._groups, self._home = config, groups, home
+    def __init__(self, config: Config, checkpoint: Checkpoint, groups: Sequence[KVGroup]) -> None:
+        self._config, self._groups = config, groups
         self._trained_context = checkpoint.metadata.integer("max_position_embeddings")
         self._memory = config.memory or free_memory()
         self.threads = config.threads or usable_cpus()
 
     def plan(self, weight_bytes: int, buffer_bytes: int = 0) -> Plan:
-        itemsize = np.dtype(self._home.PAGE_DTYPE).itemsize
-        needs = Needs(self._groups, self._trained_context, weight_bytes, buffer_bytes, itemsize)
+        pages = self._config.kv_dtype
+        needs = Needs(self._groups, self._trained_context, weight_bytes, buffer_bytes, pages)
         return make_plan(self._config, needs, self._memory, self.threads)
 
     def pools(self, plan: Plan) -> list[PagePool]:
         return [
-            PagePool(group, num_pages, self._home.PAGE_DTYPE)
+            PagePool(group, num_pages, self._config.kv_dtype)
             for group, num_pages in zip(self._groups, plan.num_pages, strict=True)
         ]
 
@@ -135,6 +134,13 @@ def _home(name: str) -> Home:
     if not hasattr(home, "compile"):  # the homes' contract lies in the same folder
         raise BadConfig("home", f"{name!r} computes nothing: give 'cpu' or 'reference'")
     return cast(Home, home)
+
+
+def _check_pages(config: Config, home: Home) -> None:
+    if config.kv_dtype not in home.PAGE_FORMATS:
+        kinds = " or ".join(map(repr, home.PAGE_FORMATS))
+        problem = f"the {config.home} home has no {config.kv_dtype!r} pages: give {kinds}"
+        raise BadConfig("kv_dtype", problem)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -32,7 +32,7 @@ class Needs:
     trained_context: int  # tokens
     weight_bytes: int
     buffer_bytes: int
-    page_itemsize: int  # bytes of one number in a page
+    kv_dtype: str  # of the pages
 
 
 def make_plan(config: Config, needs: Needs, memory: int, threads: int) -> Plan:
@@ -84,7 +84,7 @@ def _most_useful(config: Config, group: KVGroup, full: int) -> int:
 
 
 def _bytes(needs: Needs, num_pages: Sequence[int]) -> int:
-    sizes = [page_bytes(group, needs.page_itemsize) for group in needs.groups]
+    sizes = [page_bytes(group, needs.kv_dtype) for group in needs.groups]
     return sum(size * count for size, count in zip(sizes, num_pages, strict=True))
 
 

@@ -20,7 +20,7 @@ from octavo.quant import _codes
 from octavo.registry import entry
 from octavo.types import Batch, KVGroup, RawTensor, Tensor
 
-PAGE_DTYPE = "float16"
+PAGE_FORMATS = ("float16", "int8")
 INSTRUCTION_SET: str = _cpu.instruction_sets()[0]
 SLICE_BYTES = 1 << 20  # of a tensor repacked at a time: what is read stays in the cache
 NO_WINDOW = 1 << 30  # keys
@@ -186,7 +186,7 @@ class Program:
         self, nodes: list[Node], logits: Node, pools: Sequence[PagePool], limits: Limits
     ) -> None:
         pages = [
-            (pool.pages.view(np.uint16), pool.group.head_dim, pool.group.window or NO_WINDOW)
+            (pool.pages, pool.dtype, pool.group.head_dim, pool.group.window or NO_WINDOW)
             for pool in pools
         ]
         self._native = _cpu.Program(

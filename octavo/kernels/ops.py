@@ -94,7 +94,7 @@ class Program(Protocol):
 class Home(Protocol):
     """A module of this folder that computes."""
 
-    PAGE_DTYPE: str  # of the numbers in KV pages
+    PAGE_FORMATS: tuple[str, ...]  # of octavo/kvcache/formats: the KV pages it can read
     INSTRUCTION_SET: str  # of the machine; another one may give other bits
 
     def loader(self, threads: int) -> AbstractContextManager[Callable[[RawTensor], Weight]]:

@@ -13,7 +13,7 @@ from octavo.kvcache.pool import PagePool
 from octavo.registry import entry
 from octavo.types import PAGE_SIZE, Batch, Ints, RawTensor, Tensor
 
-PAGE_DTYPE = "float32"
+PAGE_FORMATS = ("float16", "int8", "float32")
 INSTRUCTION_SET = "numpy"
 
 
@@ -78,16 +78,13 @@ class Formulas:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: KVLayer, scale: float) -> Tensor:
         batch, pool = self._batch, self._pools[layer.group]
-        keys, values = pool.keys(layer.index), pool.values(layer.index)
         mixed = np.empty_like(q)
         for i, table in enumerate(batch.tables[layer.group]):
             new = slice(batch.starts[i], batch.starts[i + 1])  # this sequence's rows of q, k and v
             positions = batch.positions[new]
-            page, slot = table[positions // PAGE_SIZE], positions % PAGE_SIZE
-            keys[page, :, :, slot] = k[new].reshape(len(slot), pool.group.kv_heads, -1)
-            values[page, :, slot] = v[new].reshape(len(slot), pool.group.kv_heads, -1)
+            _store(pool, layer.index, table, positions, k[new], v[new])
             scaled = q[new] * np.float32(scale)
-            mixed[new] = _attend(scaled, keys, values, table, positions, pool.group.window)
+            mixed[new] = _attend(scaled, pool, layer.index, table, positions)
         return mixed
 
     def silu_mul(self, gate: Tensor, up: Tensor) -> Tensor:
@@ -109,26 +106,51 @@ class Formulas:
         return x[self._batch.outputs]
 
 
-def _attend(
-    q: Tensor, keys: Tensor, values: Tensor, table: Ints, positions: Ints, window: int | None
-) -> Tensor:
+def _store(pool: PagePool, layer: int, table: Ints, positions: Ints, k: Tensor, v: Tensor) -> None:
+    """One sequence's rows of k and v [tokens, kv_heads * head_dim], as the page's format has it."""
+    page, slot = table[positions // PAGE_SIZE], positions % PAGE_SIZE
+    keys, key_scales = pool.format.encode(k.reshape(len(k), pool.group.kv_heads, -1))
+    values, value_scales = pool.format.encode(v.reshape(len(v), pool.group.kv_heads, -1))
+    pool.keys(layer)[page, :, :, slot] = keys
+    pool.values(layer)[page, :, slot] = values
+    if pool.format.SCALE:
+        pool.key_scales(layer)[page, :, slot] = key_scales
+        pool.value_scales(layer)[page, :, slot] = value_scales
+
+
+def _past(pool: PagePool, layer: int, pages: Ints, inside: slice) -> tuple[Tensor, Tensor]:
+    """What the slots `inside` these pages mean: keys [kv_heads, 1, head_dim, past] and values
+    [kv_heads, 1, past, head_dim]."""
+    kv_heads, head_dim = pool.group.kv_heads, pool.group.head_dim
+
+    def joined(of_pages: Tensor, axis: int, *shape: int) -> Tensor:
+        return np.moveaxis(of_pages[pages], 0, axis).reshape(kv_heads, 1, *shape)
+
+    k = joined(pool.keys(layer), 2, head_dim, -1)[..., inside].astype(np.float32)
+    v = joined(pool.values(layer), 1, -1, head_dim)[:, :, inside].astype(np.float32)
+    if pool.format.SCALE:
+        k *= joined(pool.key_scales(layer), 1, 1, -1)[..., inside]
+        v *= joined(pool.value_scales(layer), 1, -1, 1)[:, :, inside]
+    return k, v
+
+
+def _attend(q: Tensor, pool: PagePool, layer: int, table: Ints, positions: Ints) -> Tensor:
     """softmax(q kᵀ) v of one sequence, over the positions that its first query can see and all
     after it: [queries, heads * head_dim]."""
-    kv_heads, head_dim = keys.shape[1:3]
-    window = positions[-1] + 1 if window is None else window
+    kv_heads, head_dim = pool.group.kv_heads, pool.group.head_dim
+    window = pool.group.window or positions[-1] + 1
     first, end = max(0, positions[0] - window + 1), positions[-1] + 1
     past = np.arange(first, end)
     pages = table[first // PAGE_SIZE : (end - 1) // PAGE_SIZE + 1]  # others may be gone
     inside = slice(first % PAGE_SIZE, first % PAGE_SIZE + len(past))
+    k, v = _past(pool, layer, pages, inside)
 
-    k = np.moveaxis(keys[pages], 0, 2).reshape(kv_heads, 1, head_dim, -1)[..., inside]
-    v = np.moveaxis(values[pages], 0, 1).reshape(kv_heads, 1, -1, head_dim)[:, :, inside]
     # [queries, kv_heads, query heads that share one, head_dim] -> [.., share, queries, head_dim]
     heads = q.reshape(len(q), kv_heads, -1, head_dim).transpose(1, 2, 0, 3)
 
     distance = positions[:, None] - past  # [queries, past]
     visible = (distance >= 0) & (distance < window)
-    scores = np.where(visible, heads @ k.astype(np.float32), -np.inf)
+    scores = np.where(visible, heads @ k, -np.inf)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    mixed = weights / weights.sum(axis=-1, keepdims=True) @ v.astype(np.float32)
+    mixed = weights / weights.sum(axis=-1, keepdims=True) @ v
     return mixed.transpose(2, 0, 1, 3).reshape(q.shape)

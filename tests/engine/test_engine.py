@@ -85,9 +85,9 @@ def test_one_delta_for_each_token_and_its_logprob(engine):
         assert len(scored.top) == 2
 
 
-@pytest.mark.parametrize("home", ["cpu", "reference"])
-def test_prompt_logprobs_are_those_of_asking_token_by_token(llama_path, home):
-    engine = Engine(Config(str(llama_path), home=home, step_tokens=16))
+@pytest.mark.parametrize(("home", "kind"), [("cpu", "float16"), ("reference", "float32")])
+def test_prompt_logprobs_are_those_of_asking_token_by_token(llama_path, home, kind):
+    engine = Engine(Config(str(llama_path), home=home, kv_dtype=kind, step_tokens=16))
     prompt = [5, 99, 200, 7, 7, 31, 150, 12, 64, 18, 4, 265, 280, 9, 9, 101, 33, 77, 100, 290, 3]
     scored, *_ = answer(engine, prompt=prompt, prompt_logprobs=3, max_tokens=1)
     assert isinstance(scored, PromptScored)
@@ -319,6 +319,21 @@ def test_the_fingerprint_follows_the_weights_and_the_kernels(llama_path, llama, 
     assert Engine(Config(str(copy))).fingerprint != here
     other = dataclasses.replace(llama, kernels="other kernels")
     assert engine_over(other).fingerprint != here
+    assert Engine(Config(str(llama_path), kv_dtype="int8")).fingerprint != here
+
+
+def test_pages_of_a_kind_that_a_home_lacks_are_refused_by_name(llama_path):
+    for kind, home in (("int4", "cpu"), ("float32", "cpu"), (8, "reference")):
+        with pytest.raises(BadConfig, match=f"kv_dtype: the {home} home has no {kind!r} pages"):
+            load(Config(str(llama_path), home=home, kv_dtype=kind))
+
+
+def test_pages_of_bytes_take_about_half_the_memory(llama_path, llama):
+    small = load(Config(str(llama_path), kv_dtype="int8"))
+    (group,) = small.groups
+    a_head = group.head_dim + 4  # a byte each, and a scale
+    assert small.plan.num_pages == llama.plan.num_pages
+    assert small.plan.page_bytes * 2 * group.head_dim == llama.plan.page_bytes * a_head
 
 
 def test_the_contract_of_the_kernels_is_no_home(llama_path):

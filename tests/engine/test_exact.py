@@ -32,10 +32,12 @@ REAL = [pytest.param(name, marks=pytest.mark.models) for name in ("smollm2", "ge
 
 
 class Subject:
-    """A model on one and on two threads."""
+    """A model and a kind of pages, on one and on two threads."""
 
-    def __init__(self, model: str):
-        self.one, self.two = (load(Config(model, **LIMITS, threads=n)) for n in (1, 2))
+    def __init__(self, model: str, kind: str):
+        self.one, self.two = (
+            load(Config(model, **LIMITS, threads=n, kv_dtype=kind)) for n in (1, 2)
+        )
         self._alone = {}
 
     def alone(self, one):
@@ -53,19 +55,19 @@ def told(events):
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory):
-    """By name; each made when first asked for."""
+    """By name and kind of pages; each made when first asked for."""
     made = {}
 
-    def subject(name):
-        if name not in made:
+    def subject(name, kind="float16"):
+        if (name, kind) not in made:
             path = tmp_path_factory.mktemp("models") / "tiny.gguf"
             with pytest.MonkeyPatch.context() as patch:
                 if name == GENERIC:
                     patch.setattr(cpu, "INSTRUCTION_SET", "generic")
                 is_real = name not in (*TINY, GENERIC)
                 model = name if is_real else write_tiny(path, *TINY.get(name, TINY["llama"]))
-                made[name] = Subject(str(model))
-        return made[name]
+                made[name, kind] = Subject(str(model), kind)
+        return made[name, kind]
 
     return subject
 
@@ -124,7 +126,12 @@ def hear(engine, heard):
         heard.setdefault(id, []).append(event)
 
 
-CASES = given(arrivals=ARRIVALS, options=engines(), num_threads=st.sampled_from([1, 2]))
+CASES = given(
+    arrivals=ARRIVALS,
+    options=engines(),
+    num_threads=st.sampled_from([1, 2]),
+    kind=st.sampled_from(["float16", "int8"]),
+)
 PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -132,16 +139,18 @@ PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @settings(PATIENT, max_examples=10)
 @CASES
 def test_nothing_that_happens_to_a_request_changes_its_answer(
-    subjects, name, arrivals, options, num_threads
+    subjects, name, arrivals, options, num_threads, kind
 ):
-    check(subjects(name), arrivals, options, num_threads)
+    check(subjects(name, kind), arrivals, options, num_threads)
 
 
 @pytest.mark.parametrize("name", REAL)
 @settings(PATIENT, max_examples=3)
 @CASES
-def test_nothing_changes_an_answer_of_a_real_model(subjects, name, arrivals, options, num_threads):
-    check(subjects(name), arrivals, options, num_threads)
+def test_nothing_changes_an_answer_of_a_real_model(
+    subjects, name, arrivals, options, num_threads, kind
+):
+    check(subjects(name, kind), arrivals, options, num_threads)
 
 
 def test_nothing_changes_an_answer_without_vector_instructions(subjects):
@@ -157,7 +166,7 @@ def long_request(id="a", length=LONG, **params):
 
 @pytest.fixture(params=["llama", "gemma", *REAL])
 def subject(subjects, request):
-    return subjects(request.param)
+    return subjects(request.param, "int8" if request.param == "gemma" else "float16")
 
 
 @pytest.mark.parametrize(("length", "step_tokens"), [(150, 1), (LONG, 17), (LONG, 300)])

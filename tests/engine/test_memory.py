@@ -15,7 +15,7 @@ LOCAL = KVGroup(num_layers=24, kv_heads=2, head_dim=64, window=64)  # 192 KiB a 
 
 
 def needs(*groups, weights=90 * MIB, buffers=0, context=4096):
-    return Needs(groups, context, weights, buffers, page_itemsize=2)
+    return Needs(groups, context, weights, buffers, kv_dtype="float16")
 
 
 def plan(allowed, needs, threads=2, **options):

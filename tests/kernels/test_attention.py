@@ -1,4 +1,4 @@
-"""Attention over pages in half precision, against the reference's formulas in double precision, and
+"""Attention over pages of each kind, against the reference's formulas in double precision, and
 bit for bit against itself however a sequence is cut, placed, accompanied and computed.
 
 Pages that no request of the test has written are full of NaN and infinity (programs.Running).
@@ -8,10 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs import ULP, Running, floats, meaning, model_of, noise, pages_for, steps
+from programs import (
+    ULP,
+    Running,
+    floats,
+    floats_of,
+    meaning,
+    model_of,
+    noise,
+    pages_for,
+    steps,
+)
 
 from octavo.kernels import cpu
 from octavo.kernels.ops import KVLayer
+from octavo.kvcache.formats import int8
 from octavo.kvcache.pool import PagePool
 from octavo.types import PAGE_SIZE, KVGroup
 
@@ -19,14 +30,15 @@ SAME_SET = settings(  # the instruction set stays through all examples of one te
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SPAN = 256  # keys that the cpu home takes at a time
+KINDS = ["float16", "int8"]  # of pages
 LENGTH = 600  # tokens that the tables below have rows for
 
 
 class Heads:
     """Attention alone: row i of three tables of noise is the query, key and value of token i."""
 
-    def __init__(self, kv_heads=2, share=2, head_dim=16, window=None, layers=2, loud=1.0):
-        self.group = KVGroup(layers, kv_heads, head_dim, window)
+    def __init__(self, kind, kv_heads=2, share=2, head_dim=16, window=None, layers=2, loud=1.0):
+        self.kind, self.group = kind, KVGroup(layers, kv_heads, head_dim, window)
         self.scale = head_dim**-0.5
         self.q = noise(LENGTH, kv_heads * share * head_dim) * np.float32(loud)
         self.k = noise(LENGTH, kv_heads * head_dim, seed=1)
@@ -38,40 +50,49 @@ class Heads:
 
     def running(self, *, threads=1, pages=64):
         model = model_of(self.forward, cpu.weight, (self.group,))
-        return Running(cpu, model, threads=threads, pages=pages, tokens=LENGTH)
+        return Running(cpu, model, threads=threads, pages=pages, tokens=LENGTH, dtype=self.kind)
 
     def exact(self, tokens, table):
-        """The answers to tokens [0, end) of one sequence, in double precision over half pages."""
-        pool = PagePool(self.group, 64, "float16")
+        """The answers to tokens [0, end) of one sequence, in double precision over such pages."""
+        pool = PagePool(self.group, 64, self.kind)
         return meaning(self.forward, steps([(tokens, 0, table)], 1), [pool])
 
     def allowed(self, keys):
         """A score is a sum of head_dim products, so it is off by d = (head_dim + 2) ulps of
         |q| |k| at most; then e^score is off by a share of d, against the largest score by 2d, and
         so is the sum that divides it: 4d. exp itself adds 4 ulps, each of the sums over keys one a
-        key, merging and dividing some 8 a span. All of it counts in values of |v| at most."""
+        key, merging and dividing some 8 a span. All of it counts in values of |v| at most. Codes: a
+        scale is multiplied once here and once there, for keys and for values; a key is off by half
+        a step of max/127 in each dim, and so longer by sqrt(head_dim)/254 at most."""
         q = self.q.reshape(LENGTH, self.group.kv_heads, -1, self.group.head_dim) * self.scale
         k = self.k.reshape(LENGTH, self.group.kv_heads, 1, self.group.head_dim)
         longest = [np.linalg.norm(x.astype(float), axis=3).max() for x in (q, k)]
-        off = (self.group.head_dim + 2) * longest[0] * longest[1]
-        return (4 * off + 8 + 2 * keys + 8 * (1 + keys / SPAN)) * ULP * np.abs(self.v).max()
+        if self.kind == "int8":
+            longest[1] *= 1 + self.group.head_dim**0.5 / 254
+        off = (self.group.head_dim + 4) * longest[0] * longest[1]
+        return (4 * off + 10 + 2 * keys + 8 * (1 + keys / SPAN)) * ULP * np.abs(self.v).max()
 
 
-@pytest.mark.parametrize("head_dim", [16, 64, 128, 256])
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.mark.parametrize("head_dim", [16, 48, 64, 256])
 @pytest.mark.parametrize("share", [1, 3, 4, 8])
-def test_every_head_size_and_sharing(head_dim, share, instruction_set):
-    heads = Heads(kv_heads=2, share=share, head_dim=head_dim)
+def test_every_head_size_and_sharing(head_dim, share, kind, instruction_set):
+    heads = Heads(kind, kv_heads=2, share=share, head_dim=head_dim)
     check_exact(heads, [37])
     check_exact(heads, [20, 1, 16])
 
 
 @pytest.mark.parametrize("window", [1, 5, 16, 24, 255, 256, 300, None])
-def test_windows_smaller_and_larger_than_pages_and_spans(window, instruction_set):
-    check_exact(Heads(kv_heads=1, share=3, window=window), [250, 1, 1, 20, 300, LENGTH - 572])
+def test_windows_smaller_and_larger_than_pages_and_spans(window, kind, instruction_set):
+    check_exact(Heads(kind, kv_heads=1, share=3, window=window), [250, 1, 1, 20, 300, LENGTH - 572])
 
 
-def test_scores_of_hundreds_do_not_overflow(instruction_set):
-    check_exact(Heads(loud=100), [40])
+def test_scores_of_hundreds_do_not_overflow(kind, instruction_set):
+    check_exact(Heads(kind, loud=100), [40])
 
 
 def check_exact(heads, chunks):
@@ -98,11 +119,12 @@ def in_chunks(running, chunks, table, first=0):
     threads=st.integers(1, 3),
     share=st.sampled_from([1, 3, 8]),
     seed=st.integers(0, 99),
+    kind=st.sampled_from(KINDS),
 )
 def test_how_a_prompt_is_cut_and_placed_does_not_change_a_bit(
-    instruction_set, chunks, window, threads, share, seed
+    instruction_set, chunks, window, threads, share, seed, kind
 ):
-    heads = Heads(kv_heads=2, share=share, window=window)
+    heads = Heads(kind, kv_heads=2, share=share, window=window)
     chunks = chunks[: int(np.searchsorted(np.cumsum(chunks), LENGTH, side="right"))] or [1]
     total = sum(chunks)
     whole = in_chunks(heads.running(), [total], range(64))
@@ -115,10 +137,11 @@ def test_how_a_prompt_is_cut_and_placed_does_not_change_a_bit(
     lengths=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 40)), min_size=2, max_size=17),
     window=st.sampled_from([None, 20, 280]),
     threads=st.integers(1, 3),
+    kind=st.sampled_from(KINDS),
 )
-def test_neighbours_do_not_change_a_bit(instruction_set, lengths, window, threads):
+def test_neighbours_do_not_change_a_bit(instruction_set, lengths, window, threads, kind):
     """Each sequence has a past and brings some tokens: one (a decode) or more (a chunk)."""
-    heads, pages = Heads(window=window), np.random.default_rng(0).permutation(17 * 22)
+    heads, pages = Heads(kind, window=window), np.random.default_rng(0).permutation(17 * 22)
     together, one = heads.running(threads=threads, pages=17 * 22), heads.running()
     sequences, alone = [], []
     for i, (past, new) in enumerate(lengths):
@@ -133,9 +156,9 @@ def test_neighbours_do_not_change_a_bit(instruction_set, lengths, window, thread
 
 @pytest.mark.parametrize("window", [None, 300])
 @pytest.mark.parametrize("threads", [2, 3, 5])
-def test_one_decode_cut_between_threads_has_the_same_bits(window, threads, instruction_set):
+def test_one_decode_cut_between_threads_has_the_same_bits(window, threads, kind, instruction_set):
     """One query over three spans is cut by spans where more than one thread waits for work."""
-    heads, table = Heads(kv_heads=1, share=3, window=window), pages_for(LENGTH)
+    heads, table = Heads(kind, kv_heads=1, share=3, window=window), pages_for(LENGTH)
     one, many = heads.running(), heads.running(threads=threads)
     for running in (one, many):
         in_chunks(running, [300, LENGTH - 310], table)
@@ -144,9 +167,9 @@ def test_one_decode_cut_between_threads_has_the_same_bits(window, threads, instr
     np.testing.assert_array_equal(in_chunks(many, decodes, table, first=LENGTH - 10), last)
 
 
-def test_keys_and_values_are_stored_as_numpy_rounds_them(instruction_set):
+def test_halves_are_stored_as_numpy_rounds_them(instruction_set):
     """Every float16, subnormal ones too, what lies just above it, and around the middle."""
-    heads = Heads(kv_heads=1, share=1, head_dim=64)
+    heads = Heads("float16", kv_heads=1, share=1, head_dim=64)
     halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     above = np.nextafter(halves, np.float32(np.inf))
     ties = (halves[:-1] + halves[1:]) / 2
@@ -164,32 +187,65 @@ def test_keys_and_values_are_stored_as_numpy_rounds_them(instruction_set):
         np.testing.assert_array_equal(stored.reshape(-1, 64)[:LENGTH], heads.v.astype(np.float16))
 
 
-def test_nothing_is_written_but_the_tokens_own_slots(instruction_set):
-    heads, table = Heads(layers=3), pages_for(37)
+def test_codes_are_stored_as_the_format_has_them(instruction_set):
+    """Rows of every size that float32 has, a few numbers in each as large as its largest."""
+    heads = Heads("int8", kv_heads=1, share=1, head_dim=64)
+    heads.k *= np.float32(2) ** np.linspace(-148, 18, LENGTH).astype(np.float32)[:, None]
+    heads.k[:, 5:9] = np.abs(heads.k).max(axis=1, keepdims=True) * np.array([1, -1, 0.5, 0])
+    heads.k[7], heads.k[8, 3], heads.k[9, 3] = 0, np.inf, -np.inf
+    heads.v = np.roll(heads.k, 1, axis=0)
     running = heads.running()
-    before = running.pools[0].pages.copy()
-    running.step((range(37), 0, table))
+    in_chunks(running, [LENGTH], range(38))
     pool = running.pools[0]
-    written = before.view(np.uint16) != pool.pages.view(np.uint16)
-    assert not written[:, :2].any(), "other layers'"
+    by_token = np.moveaxis(pool.keys(1)[:38, 0], 1, 2).reshape(-1, 64)[:LENGTH]
+    for x, codes, scales in (
+        (heads.k, by_token, pool.key_scales(1)),
+        (heads.v, pool.values(1)[:38, 0].reshape(-1, 64)[:LENGTH], pool.value_scales(1)),
+    ):
+        wanted = int8.encode(x)
+        np.testing.assert_array_equal(codes, wanted[0])
+        np.testing.assert_array_equal(scales[:38].ravel()[:LENGTH], wanted[1])
+
+
+def test_a_number_that_is_none_stays_none(kind, instruction_set):
+    heads = Heads(kind)
+    heads.v[20, 3] = np.nan
+    assert np.isnan(in_chunks(heads.running(), [30], range(2))[20:, 3]).all()
+
+
+def test_nothing_is_written_but_the_tokens_own_slots(kind, instruction_set):
+    heads, table = Heads(kind, layers=3), pages_for(37)
+    running = heads.running()
+    pool = running.pools[0]
+    views = [pool.keys, pool.values]
+    if kind == "int8":
+        views += [pool.key_scales, pool.value_scales]
+
+    def numbers():  # as bytes, since NaN is not NaN
+        seen = [np.stack([view(layer) for layer in range(3)]) for view in views]
+        return [each.view(f"u{each.itemsize}") for each in seen]
+
+    before = numbers()
+    running.step((range(37), 0, table))
     slots = np.zeros((64, PAGE_SIZE), bool)
     slots[table] = np.arange(48).reshape(3, 16) < 37
-    keys = written[:, 2, 0].reshape(64, 2, 16, PAGE_SIZE)
-    values = written[:, 2, 1].reshape(64, 2, PAGE_SIZE, 16)
-    np.testing.assert_array_equal(keys.all(axis=(1, 2)), slots)
-    np.testing.assert_array_equal(keys.any(axis=(1, 2)), slots)
-    np.testing.assert_array_equal(values.any(axis=(1, 3)), slots)
+    for old, new, axis in zip(before, numbers(), (4, 3, 3, 3), strict=False):
+        written = np.moveaxis(old != new, axis, 2)  # [layer, page, slot, ...]
+        assert not written[:2].any(), "other layers'"
+        wanted = slots.reshape(*slots.shape, *[1] * (written.ndim - 3))
+        np.testing.assert_array_equal(written[2], np.broadcast_to(wanted, written[2].shape))
 
 
 @pytest.mark.parametrize("window", [20, 300])
-def test_pages_that_left_the_window_are_not_read(window, instruction_set):
-    heads, table = Heads(window=window), pages_for(LENGTH)
+def test_pages_that_left_the_window_are_not_read(window, kind, instruction_set):
+    heads, table = Heads(kind, window=window), pages_for(LENGTH)
     kept, given_back = heads.running(threads=2), heads.running(threads=2)
     for running in (kept, given_back):
         in_chunks(running, [LENGTH - 1], table)
     gone = np.array(table)
     left = slice(0, (LENGTH - window) // PAGE_SIZE)
-    given_back.pools[0].pages[gone[left]] = np.nan
+    for numbers in floats_of(given_back.pools[0]):
+        numbers[gone[left]] = np.nan
     gone[left] = 2**31 - 1
     now = [LENGTH - 1]
     last = kept.step((now, LENGTH - 1, table))
@@ -197,9 +253,9 @@ def test_pages_that_left_the_window_are_not_read(window, instruction_set):
 
 
 def test_values_too_large_for_half_precision_are_held_and_leave_earlier_tokens_alone(
-    instruction_set,
+    kind, instruction_set
 ):
-    heads = Heads()
+    heads = Heads(kind)
     plain = in_chunks(heads.running(), [30], range(2))
     heads.v[20], heads.v[21] = 1e6, -np.inf
     loud = in_chunks(heads.running(), [30], range(2))

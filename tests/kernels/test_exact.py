@@ -15,10 +15,21 @@ PAGES = pages_for(64 * 16)  # all of them, in no order
 OWN, OTHERS = PAGES[:19], [PAGES[19:30], PAGES[30:31], PAGES[31:36]]
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3"])
-def model(request, tmp_path_factory):
+class Subject:
+    """A model, and the kind of its pages."""
+
+    def __init__(self, path, kind):
+        self.model, self.kind = tiny_model(path, cpu), kind
+
+    def running(self, threads=1):
+        return Running(cpu, self.model, threads=threads, dtype=self.kind)
+
+
+@pytest.fixture(scope="module", params=[("llama", "int8"), ("gemma3", "float16")], ids=str)
+def subject(request, tmp_path_factory):
+    architecture, kind = request.param
     path = tmp_path_factory.mktemp("exact") / "tiny.gguf"
-    return tiny_model(write_tiny(path, request.param, ALL_FORMATS), cpu)
+    return Subject(write_tiny(path, architecture, ALL_FORMATS), kind)
 
 
 def ids(count, seed=0):
@@ -26,22 +37,22 @@ def ids(count, seed=0):
 
 
 @pytest.fixture(scope="module")
-def alone(model):
-    return Running(cpu, model).step((ids(LENGTH), 0, OWN))
+def alone(subject):
+    return subject.running().step((ids(LENGTH), 0, OWN))
 
 
 @pytest.mark.parametrize("cuts", [(1,), (16, 255, 256), (7, 123, 299)])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_prompt_cut_anywhere_has_the_same_logits(model, alone, cuts, threads):
-    running = Running(cpu, model, threads=threads)
+def test_a_prompt_cut_anywhere_has_the_same_logits(subject, alone, cuts, threads):
+    running = subject.running(threads)
     edges = [0, *cuts, LENGTH]
     parts = [running.step((ids(LENGTH)[first:last], first, OWN)) for first, last in pairwise(edges)]
     np.testing.assert_array_equal(np.concatenate(parts), alone)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_neighbours_do_not_change_the_logits(model, alone, threads):
-    running = Running(cpu, model, threads=threads)
+def test_neighbours_do_not_change_the_logits(subject, alone, threads):
+    running = subject.running(threads)
     before = [(ids(170, 1), 0, OTHERS[0]), (ids(1, 2), 0, OTHERS[1])]
     together = running.step(*before, (ids(LENGTH), 0, OWN), (ids(33, 3), 0, OTHERS[2]))
     np.testing.assert_array_equal(together[171 : 171 + LENGTH], alone)

@@ -17,6 +17,7 @@ from octavo.types import PAGE_SIZE, Batch, KVGroup, RawTensor
 # A sum of n float32 products is within n ulps (6e-8 each) of the exact one; no sum here has
 # more than 64 terms of size 1, and exp and tanh add a few ulps.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+NAN = 0xFF  # in every byte of a float
 
 
 def noise(*shape, seed=0):
@@ -90,7 +91,7 @@ def test_add_and_scale():
     window=st.none() | st.integers(1, 60),
     past=st.integers(0, 40),
     new=st.integers(1, 40),
-    dtype=st.sampled_from(["float16", "float32"]),
+    dtype=st.sampled_from(["float16", "float32", "int8"]),
 )
 def test_attention_is_the_softmax_over_what_a_query_sees(window, past, new, dtype):
     group = KVGroup(num_layers=2, kv_heads=2, head_dim=4, window=window)
@@ -102,11 +103,19 @@ def test_attention_is_the_softmax_over_what_a_query_sees(window, past, new, dtyp
         if positions:
             ops = Formulas(batch(positions, tables=[[table]]), [pool])
             mixed = ops.attention(q[rows], k[rows], v[rows], layer, 0.5)
-    stored = [x.reshape(total, 2, 4).astype(dtype).astype(float) for x in (k, v)]
+    stored = [kept(x.reshape(total, 2, 4), dtype) for x in (k, v)]
     wanted = [dense_attention(q[i].reshape(6, 4), *stored, i, window) for i in range(past, total)]
     np.testing.assert_allclose(mixed, wanted, **CLOSE)
     assert not pool.keys(0).any(), "the other layer's"
     assert not pool.values(0).any(), "the other layer's"
+
+
+def kept(x, dtype):
+    """What is left of [tokens, heads, head_dim] in a page."""
+    if dtype != "int8":
+        return x.astype(dtype).astype(float)
+    scale = np.abs(x).max(axis=2, keepdims=True).astype(float) / 127
+    return np.rint(x / scale) * scale
 
 
 def dense_attention(q, keys, values, position, window):
@@ -129,7 +138,8 @@ def test_keys_and_values_land_where_the_pool_says():
     for row, (page, slot) in enumerate([(3, 15), (1, 0), (1, 1)]):
         np.testing.assert_array_equal(pool.keys(0)[page, :, :, slot], k[row].reshape(2, 4))
         np.testing.assert_array_equal(pool.values(0)[page, :, slot], v[row].reshape(2, 4))
-    assert np.count_nonzero(pool.pages) == 2 * k.size
+    for written in (pool.keys(0), pool.values(0)):
+        assert np.count_nonzero(written) == k.size
 
 
 def test_pages_outside_the_window_are_not_read():
@@ -139,7 +149,7 @@ def test_pages_outside_the_window_are_not_read():
     Formulas(batch(range(50), tables=[[table]]), [pool]).attention(q, q, q, layer, 1)
     last = batch([50], tables=[[table]])
     whole = Formulas(last, [pool]).attention(q[:1], q[:1], q[:1], layer, 1)
-    pool.pages[[3, 2]] = np.nan  # positions 0 to 31: the query at 50 sees 35 to 50
+    pool.pages[[3, 2]] = NAN  # positions 0 to 31: the query at 50 sees 35 to 50
     gone = batch([50], tables=[[[99, 99, 0, 1]]])
     after = Formulas(gone, [pool]).attention(q[:1], q[:1], q[:1], layer, 1)
     np.testing.assert_array_equal(after, whole)
@@ -147,7 +157,7 @@ def test_pages_outside_the_window_are_not_read():
 
 def test_slots_not_yet_written_are_not_read():
     pool = PagePool(KVGroup(num_layers=1, kv_heads=1, head_dim=4), num_pages=2, dtype="float32")
-    pool.pages[:] = np.nan  # what an earlier request left
+    pool.pages[:] = NAN  # what an earlier request left
     ops = Formulas(batch((0, 1), tables=[[[1, 0]]]), [pool])
     q = noise(2, 4)
     assert np.isfinite(ops.attention(q, q, q, KVLayer(group=0, index=0), 1)).all()

@@ -42,7 +42,7 @@ def test_pages_that_left_the_window_are_not_read(model, run):
     for table, group, pool in zip(tables, model.groups, given_back.pools, strict=True):
         first = 0 if group.window is None else position - group.window + 1
         left = slice(0, first // PAGE_SIZE)
-        pool.pages[table[left]] = np.nan
+        pool.pages[table[left]] = 0xFF  # every byte: floats that are not numbers
         table[left] = 2**31 - 1
     last = kept.step((PROMPT[-1:], position, PAGES))
     np.testing.assert_array_equal(given_back.step((PROMPT[-1:], position, tables)), last)

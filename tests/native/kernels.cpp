@@ -131,16 +131,17 @@ struct Model {
     std::vector<float> norm = normal(HIDDEN), inv_freq = normal(DIM / 2), bias = normal(HIDDEN);
 
     struct Running {
-        std::vector<std::vector<uint16_t>> pools;
+        std::vector<std::vector<uint8_t>> pools;
         Program program;
         BufferId logits;
     };
 
-    std::vector<Group> groups(std::vector<std::vector<uint16_t>>& pools) {
-        size_t page = 2 * KV_HEADS * DIM * PAGE;
-        for (auto& pool : pools) pool.assign(NUM_PAGES * page, 0x7e00);  // not a number
-        return {{pools[0].data(), NUM_PAGES, 1, KV_HEADS, DIM, 1 << 30},
-                {pools[1].data(), NUM_PAGES, 1, KV_HEADS, DIM, WINDOW}};
+    std::vector<Group> groups(std::vector<std::vector<uint8_t>>& pools) {
+        PageKind kinds[] = {PageKind::float16, PageKind::int8};
+        for (int i : {0, 1})  // not a number, in halves and in floats
+            pools[i].assign(NUM_PAGES * 2 * KV_HEADS * block_bytes(kinds[i], DIM), 0xff);
+        return {{pools[0].data(), kinds[0], NUM_PAGES, 1, KV_HEADS, DIM, 1 << 30},
+                {pools[1].data(), kinds[1], NUM_PAGES, 1, KV_HEADS, DIM, WINDOW}};
     }
 
     BufferId product(Program& p, BufferId x, const Matrix& m, const float* bias = nullptr) {
@@ -223,8 +224,8 @@ struct Batches {
 
 void drive_program(const Kernels& kernels) {
     Model model;
-    std::vector<std::vector<uint16_t>> pools[2] = {std::vector<std::vector<uint16_t>>(2),
-                                                   std::vector<std::vector<uint16_t>>(2)};
+    std::vector<std::vector<uint8_t>> pools[2] = {std::vector<std::vector<uint8_t>>(2),
+                                                  std::vector<std::vector<uint8_t>>(2)};
     Program one(kernels, 1, Model::MOST_TOKENS, Model::MOST_ROWS, model.groups(pools[0]));
     Program many(kernels, between(2, 4), Model::MOST_TOKENS, Model::MOST_ROWS,
                  model.groups(pools[1]));

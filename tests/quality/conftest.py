@@ -27,5 +27,5 @@ def fast(path):
 @pytest.fixture(scope="session")
 def exact(path):
     """The reference home, which reads the same weights as floats."""
-    with LLM(path, max_context=CONTEXT, max_running=1, home="reference") as llm:
+    with LLM(path, max_context=CONTEXT, max_running=1, home="reference", kv_dtype="float32") as llm:
         yield llm
