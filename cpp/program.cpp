@@ -13,6 +13,10 @@ namespace {
 constexpr size_t CHUNK_BYTES =
     32 * 1024;  // of weights; a smaller chunk costs more than it balances
 
+// Row groups of a block of logits; and as many as are written before their maxima are made, so that
+// sixteen rows of them are still in the first-level cache.
+constexpr int BLOCK_GROUPS = LOGITS_BLOCK / LANES, SLAB = 4 * BLOCK_GROUPS;
+
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Rows of a power of two bytes fall on the same cache sets; an odd number of lines does not.
@@ -129,6 +133,17 @@ void Program::linear(BufferId x, const std::vector<Product>& products) {
     (taken_ ? head_ : body_).push_back({.kind = Stage::linear, .products = products, .x = x});
 }
 
+// The matrix that makes the logits makes their maxima too, while they are in the cache; where it is
+// some other stage, each row is read once more.
+void Program::result(BufferId out, int size) {
+    logits_ = out, num_logits_ = size, maxima_ = buffer(ceil_div(size, LOGITS_BLOCK));
+    Stage* last = head_.empty() ? nullptr : &head_.back();
+    if (last && last->products.size() == 1 && last->products[0].out == out)
+        last->makes_maxima = true;
+    else
+        row_op({.kind = RowOp::maxima});
+}
+
 // ---- replaying
 
 void Program::run(const Step& step) {
@@ -138,12 +153,12 @@ void Program::run(const Step& step) {
     step_ = nullptr;
 }
 
-Rows Program::finish(const Step& step, int first, int last, BufferId out) {
+Program::Logits Program::finish(const Step& step, int first, int last) {
     step_ = &step;
     first_row_ = first;
     replay(head_, last - first);
     step_ = nullptr;
-    return buffers_[out].rows();
+    return {buffers_[logits_].rows(), buffers_[maxima_].rows()};
 }
 
 void Program::replay(const std::vector<Stage>& stages, int rows) {
@@ -197,8 +212,10 @@ void Program::work(const Stage& stage, int chunk, int chunks, int thread) {
 void Program::run_products(const Stage& stage, int chunk, int chunks) {
     int total = 0;
     for (auto& product : stage.products) total += product.weight->row_groups();
-    int first = (int)((int64_t)total * chunk / chunks);
-    int last = (int)((int64_t)total * (chunk + 1) / chunks);
+    int unit = stage.makes_maxima ? BLOCK_GROUPS : 1, units = ceil_div(total, unit);
+    int first = (int)((int64_t)units * chunk / chunks) * unit;
+    int last = std::min(total, (int)((int64_t)units * (chunk + 1) / chunks) * unit);
+    if (stage.makes_maxima) return run_head(stage, first, last);
     for (auto& product : stage.products) {
         int groups = product.weight->row_groups();
         if (first < groups && last > 0)
@@ -207,6 +224,24 @@ void Program::run_products(const Stage& stage, int chunk, int chunks) {
                             product.bias, buffers_[product.out].rows());
         first -= groups, last -= groups;
     }
+}
+
+void Program::run_head(const Stage& stage, int first, int last) {
+    const Product& product = stage.products[0];
+    for (int from = first; from < last; from += SLAB) {
+        int to = std::min(from + SLAB, last);
+        kernels_.linear(*product.weight, from, to, buffers_[stage.x].tiles(),
+                        buffers_[stage.x].rows(), num_rows_, product.bias,
+                        buffers_[product.out].rows());
+        for (int row = 0; row < num_rows_; ++row) make_maxima(row, from * LANES, to * LANES);
+    }
+}
+
+// Of the logits [first, last) of a row as far as there are any; `first` begins a block.
+void Program::make_maxima(int row, int first, int last) {
+    kernels_.block_maxima(buffers_[logits_].rows().row(row) + first,
+                          std::min(last, num_logits_) - first,
+                          buffers_[maxima_].rows().row(row) + first / LOGITS_BLOCK);
 }
 
 void Program::run_row(const RowOp& op, int row) {
@@ -256,6 +291,8 @@ void Program::run_row(const RowOp& op, int row) {
         }
         case RowOp::merge:
             return merge_partials(op, row);
+        case RowOp::maxima:
+            return make_maxima(row, 0, num_logits_);
     }
 }
 

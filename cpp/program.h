@@ -75,11 +75,17 @@ class Program {
     // x is tiles where the weights are codes, floats where they are not.
     void linear(BufferId x, const std::vector<Product>& products);
 
+    // Logits are the first `size` columns of `out`, which the last stage writes.
+    void result(BufferId out, int size);
+
     size_t buffer_bytes() const { return bytes_; }
 
+    struct Logits {
+        Rows rows, maxima;  // [rows][size], [rows][blocks]
+    };
     void run(const Step& step);
-    // Logits of the wanted rows [first, last) of the last step: buffer `out` holds them.
-    Rows finish(const Step& step, int first, int last, BufferId out);
+    // Of the wanted rows [first, last) of the last step.
+    Logits finish(const Step& step, int first, int last);
 
   private:
     struct RowOp {
@@ -95,7 +101,8 @@ class Program {
             rope,
             quantize,
             store_kv,
-            merge
+            merge,
+            maxima
         } kind;
         BufferId a = 0, b = 0, out = 0;
         const void* constant = nullptr;  // a Weight, or floats
@@ -108,6 +115,7 @@ class Program {
         std::vector<Product> products = {};   // linear
         BufferId x = 0, out = 0;              // linear, attend
         int heads = 0, group = 0, layer = 0;  // attend
+        bool makes_maxima = false;            // linear: its one product is the logits
     };
     // Attention's unit of work: one KV head of some queries of one sequence, over spans
     // [first_span, last_span). An item that has not all its spans leaves partials behind.
@@ -130,6 +138,8 @@ class Program {
     void work(const Stage& stage, int chunk, int chunks, int thread);
     void run_row(const RowOp& op, int row);
     void run_products(const Stage& stage, int chunk, int chunks);
+    void run_head(const Stage& stage, int first, int last);
+    void make_maxima(int row, int first, int last);
     void run_item(const Stage& stage, const Item& item, int thread);
     void merge_partials(const RowOp& op, int token);
     int spans_of(const Step& step, int group, int token, int* first) const;
@@ -158,6 +168,8 @@ class Program {
     std::vector<Stage> body_, head_;
     bool taken_ = false;
     size_t bytes_ = 0;
+    BufferId logits_ = 0, maxima_ = 0;
+    int num_logits_ = 0;
 
     // Of the step that runs.
     const Step* step_ = nullptr;

@@ -75,6 +75,11 @@ inline int lanes_at_least(f32x8 a, f32x8 b) {
     return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ));
 }
 
+// Bit i is set where lane i of a or of b is not a number.
+inline int lanes_unordered(f32x8 a, f32x8 b) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_UNORD_Q));
+}
+
 inline f32x8 to_float(i32x8 x) { return {_mm256_cvtepi32_ps(x.v)}; }
 inline i32x8 to_int(f32x8 x) { return {_mm256_cvtps_epi32(x.v)}; }  // to nearest, ties to even
 inline i32x8 operator+(i32x8 a, i32x8 b) { return {_mm256_add_epi32(a.v, b.v)}; }
@@ -94,6 +99,12 @@ inline i32x8 shift_right(i32x8 x) {
 inline i32x8 broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
 inline i32x8 load(const int32_t* x) { return {_mm256_loadu_si256((const __m256i*)x)}; }
 inline void store(int32_t* to, i32x8 x) { _mm256_storeu_si256((__m256i*)to, x.v); }
+// Bit i is set where a < b in lane i, both without sign.
+inline int lanes_below(i32x8 a, i32x8 b) {
+    __m256i sign = _mm256_set1_epi32(INT32_MIN);
+    __m256i less = _mm256_cmpgt_epi32(_mm256_xor_si256(b.v, sign), _mm256_xor_si256(a.v, sign));
+    return _mm256_movemask_ps(_mm256_castsi256_ps(less));
+}
 inline i32x8 bits(f32x8 x) { return {_mm256_castps_si256(x.v)}; }
 inline f32x8 floats(i32x8 x) { return {_mm256_castsi256_ps(x.v)}; }
 inline void store_bytes(int8_t* to, i32x8 x) {  // eight values in -128..127
@@ -253,6 +264,11 @@ inline int lanes_at_least(f32x8 a, f32x8 b) {
     for (int i = 0; i < 8; ++i) mask |= (a.v[i] >= b.v[i]) << i;
     return mask;
 }
+inline int lanes_unordered(f32x8 a, f32x8 b) {
+    int mask = 0;
+    for (int i = 0; i < 8; ++i) mask |= (a.v[i] != a.v[i] || b.v[i] != b.v[i]) << i;
+    return mask;
+}
 
 inline f32x8 to_float(i32x8 x) {
     return lanes<f32x8>([&](int i) { return (float)x.v[i]; });
@@ -294,6 +310,11 @@ inline i32x8 broadcast(int32_t x) {
 }
 inline i32x8 load(const int32_t* x) { return load_lanes<i32x8>(x); }
 inline void store(int32_t* to, i32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
+inline int lanes_below(i32x8 a, i32x8 b) {
+    int mask = 0;
+    for (int i = 0; i < 8; ++i) mask |= ((uint32_t)a.v[i] < (uint32_t)b.v[i]) << i;
+    return mask;
+}
 inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
 inline f32x8 floats(i32x8 x) { return load_lanes<f32x8>(x.v); }
 inline void store_bytes(int8_t* to, i32x8 x) {

@@ -171,7 +171,7 @@ def test_no_value_is_overwritten_while_it_is_wanted(instruction_set, plan, taken
         model.forward = forward
         program = home.compile(model, (), Limits(3, 3, 2, threads))
         program.run(step)
-        answers.append(program.logits(0, 2).copy())
+        answers.append(program.logits(0, 2).values.copy())
     np.testing.assert_array_equal(*answers)
 
 
@@ -201,9 +201,9 @@ def test_logits_come_in_blocks_of_rows_in_any_order(instruction_set):
     many, few = (cpu.compile(model, (), Limits(9, 1, rows, 2)) for rows in (9, 2))
     for program in (many, few):
         program.run(tokens(9, outputs=(1, 2, 5, 7, 8)))
-    whole = many.logits(0, 5).copy()
+    whole = many.logits(0, 5).values.copy()
     for first, last in ((4, 5), (0, 2), (2, 4), (0, 1), (3, 3)):
-        np.testing.assert_array_equal(few.logits(first, last), whole[first:last])
+        np.testing.assert_array_equal(few.logits(first, last).values, whole[first:last])
 
 
 def test_no_tokens_and_no_wanted_rows(instruction_set):

@@ -1,0 +1,236 @@
+// A row of logits as tokens in one order: logit descending, then id ascending. Nothing is sorted,
+// and little is read: a row comes with the maxima of its blocks, and a block that does not reach a
+// bound is passed over.
+#pragma once
+
+#include <algorithm>
+#include <climits>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels_of_set.h"
+
+namespace octavo::OCTAVO_SET {
+
+constexpr float INF = __builtin_inff();
+
+// NaN where one of them is not a number.
+inline float best_of(const float* x, int size) {
+    f32x8 most = broadcast(-INF);
+    int i = 0, nans = 0;
+    for (; i + 16 <= size; i += 16) {
+        f32x8 a = load(x + i), b = load(x + i + 8);
+        nans |= lanes_unordered(a, b);
+        most = max(most, max(a, b));
+    }
+    float best = largest(most);
+    for (; i < size; ++i) nans |= x[i] != x[i], best = x[i] > best ? x[i] : best;
+    return nans ? __builtin_nanf("") : best;
+}
+
+inline int count_at_least(const float* x, int size, float bound) {
+    int i = 0, count = 0;
+    for (; i + 8 <= size; i += 8)
+        count += __builtin_popcount(lanes_at_least(load(x + i), broadcast(bound)));
+    for (; i < size; ++i) count += x[i] >= bound;
+    return count;
+}
+
+inline int blocks_of(int size) { return (size + LOGITS_BLOCK - 1) / LOGITS_BLOCK; }
+
+// The blocks of a row; the last is filled up with -inf.
+struct Blocks {
+    const float *logits, *maxima;
+    int size, count;
+    float tail[LOGITS_BLOCK];
+
+    Blocks(const float* logits, const float* maxima, int size)
+        : logits(logits), maxima(maxima), size(size), count(blocks_of(size)) {
+        std::fill_n(tail, LOGITS_BLOCK, -INF);
+        std::copy(logits + size / LOGITS_BLOCK * LOGITS_BLOCK, logits + size, tail);
+    }
+
+    const float* at(int block) const {
+        int first = block * LOGITS_BLOCK;
+        return first + LOGITS_BLOCK <= size ? logits + first : tail;
+    }
+
+    // Calls look(first id, logits) for the blocks that have a logit of at least bound(), ascending.
+    template <typename Bound, typename Look>
+    void each(Bound bound, Look look) const {
+        int block = 0;
+        for (; block + 8 <= count; block += 8)
+            for (int mask = lanes_at_least(load(maxima + block), broadcast(bound())); mask;
+                 mask &= mask - 1) {
+                int b = block + __builtin_ctz(mask);
+                if (maxima[b] >= bound()) look(b * LOGITS_BLOCK, at(b));
+            }
+        for (; block < count; ++block)
+            if (maxima[block] >= bound()) look(block * LOGITS_BLOCK, at(block));
+    }
+
+    // The first token whose logit is at least `bound`; there is one.
+    int first(float bound) const {
+        int block = 0, id;
+        while (block < count - 1 && maxima[block] < bound) ++block;
+        for (id = block * LOGITS_BLOCK; id < size - 1 && logits[id] < bound;) ++id;
+        return id;
+    }
+};
+
+struct Token {
+    float logit;
+    int id;
+};
+
+inline bool better(const Token& a, const Token& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+constexpr int NOBODY_AFTER = INT_MAX;  // an id
+
+// The tokens up to and with `last`.
+struct Cut {
+    Token last;
+    float above;      // the least logit that is larger
+    float around[8];  // what bound() gives where `last` is one of the eight
+
+    explicit Cut(Token last) : last(last), above(std::nextafter(last.logit, INF)) {
+        for (int i = 0; i < 8; ++i) around[i] = i <= (last.id & 7) ? last.logit : above;
+    }
+
+    // Those of the eight tokens from `first` on are kept whose logits are at least this.
+    f32x8 bound(int first) const {
+        if (first > last.id) return broadcast(above);
+        return first + 7 <= last.id ? broadcast(last.logit) : load(around);
+    }
+    bool keeps(Token token) const { return !better(last, token); }
+};
+
+// ---- the k-th token
+
+// Integers in the order of floats, and back.
+inline int32_t key_of(float x) {
+    int32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bits < 0 ? bits ^ INT_MAX : bits;
+}
+inline float float_of(int32_t key) {
+    int32_t bits = key < 0 ? key ^ INT_MAX : key;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+// A bound that at least k numbers reach and no more than `most`; the k-th largest where none is.
+inline float bound_for(const float* x, int size, int k, int most, float largest) {
+    int64_t reached = key_of(-INF), missed = (int64_t)key_of(largest) + 1;
+    while (missed - reached > 1) {
+        int64_t middle = reached + (missed - reached) / 2;
+        int count = count_at_least(x, size, float_of((int32_t)middle));
+        (count < k ? missed : reached) = middle;
+        if (count >= k && count <= most) break;
+    }
+    return float_of((int32_t)reached);
+}
+
+// A bound that most likely a few more than k logits reach, judged by a sample of them.
+inline float likely_bound(const Blocks& row, int k, float best) {
+    constexpr int SAMPLES = 1024;
+    if (row.size < 4 * SAMPLES) return -INF;
+    float samples[SAMPLES];
+    for (int i = 0; i < SAMPLES; ++i) samples[i] = row.logits[(int64_t)row.size * i / SAMPLES];
+    double rank = (double)k * SAMPLES / row.size;
+    rank += 4 * std::sqrt(rank) + 4;  // four standard deviations
+    return rank < SAMPLES ? bound_for(samples, SAMPLES, (int)rank, (int)rank + 8, best) : -INF;
+}
+
+inline void gather(const Blocks& row, float bound, std::vector<float>& out) {
+    out.clear();
+    row.each([=] { return bound; },
+             [&](int, const float* x) {
+                 for (int i = 0; i < LOGITS_BLOCK; i += 8)
+                     for (int mask = lanes_at_least(load(x + i), broadcast(bound)); mask;
+                          mask &= mask - 1)
+                         out.push_back(x[i + __builtin_ctz(mask)]);
+             });
+}
+
+// The token k of the order, or what keeps as many.
+inline Token kth(const Blocks& row, int k, float best) {
+    if (k >= row.size) return {-INF, NOBODY_AFTER};
+    // Each of k blocks has one at least as large as the k-th largest maximum.
+    float bound = k <= row.count ? bound_for(row.maxima, row.count, k, k + k / 4, best)
+                                 : likely_bound(row, k, best);
+    thread_local std::vector<float> some;
+    gather(row, bound, some);
+    if ((int)some.size() < k) gather(row, -INF, some);
+    Token last = {bound_for(some.data(), (int)some.size(), k, k, best), NOBODY_AFTER};
+    if (count_at_least(some.data(), (int)some.size(), last.logit) == k) return last;
+    int equals = k - count_at_least(some.data(), (int)some.size(), std::nextafter(last.logit, INF));
+    row.each([=] { return last.logit; },
+             [&](int first, const float* x) {
+                 for (int i = 0; i < LOGITS_BLOCK; ++i)
+                     if (x[i] == last.logit && --equals == 0) last.id = first + i;
+             });
+    return last;
+}
+
+// ---- weights
+
+// e^((logit - best) / temperature).
+struct Weight32 {
+    f32x8 best, factor;
+
+    Weight32(float best, double temperature)
+        : best(broadcast(best)), factor(broadcast((float)std::min(1 / temperature, 1e30))) {}
+    f32x8 operator()(f32x8 logits) const { return exp((logits - best) * factor); }
+};
+
+// Between it and ROUGHLY times it: the mantissa is the fraction f of the exponent of 2, and
+// 1 <= (1 + f) / 2^f <= 1.0615.
+struct RoughWeight {
+    static constexpr double ROUGHLY = 1.0616, ROUNDING = 1e-4;
+    f32x8 best, factor;
+
+    RoughWeight(float best, double temperature)
+        : best(broadcast(best)),
+          factor(broadcast((float)std::min(1 / temperature, 1e30) * 1.44269504f * 0x1p23f)) {}
+    f32x8 operator()(f32x8 logits) const {
+        f32x8 bits = fma(logits - best, factor, broadcast(127 * 0x1p23f));
+        return floats(to_int(max(bits, broadcast(0x1p23f))));
+    }
+};
+
+// Of the tokens that are kept: in float32 within a block, in double precision across blocks.
+template <typename Weight>
+double weight(const Blocks& row, const Cut& cut, Weight of) {
+    double total = 0;
+    row.each([&] { return cut.last.logit; },
+             [&](int first, const float* x) {
+                 f32x8 sums = broadcast(0.0f);
+                 for (int i = 0; i < LOGITS_BLOCK; i += 8) {
+                     f32x8 logits = load(x + i);
+                     sums = sums +
+                            where_less(logits, cut.bound(first + i), broadcast(0.0f), of(logits));
+                 }
+                 total += sum(sums);
+             });
+    return total;
+}
+
+// Whether what is before a token weighs less than top_p of all that is kept.
+inline bool is_within(const Blocks& row, const Cut& cut, Token token, float best,
+                      double temperature, double top_p) {
+    Cut before({token.logit, token.id - 1});
+    RoughWeight rough(best, temperature);
+    double some = weight(row, before, rough), all = top_p * weight(row, cut, rough);
+    constexpr double FACTOR = RoughWeight::ROUGHLY + RoughWeight::ROUNDING;
+    if (some * FACTOR < all) return true;
+    if (some > all * FACTOR) return false;
+    Weight32 exact(best, temperature);
+    return weight(row, before, exact) < top_p * weight(row, cut, exact);
+}
+
+}  // namespace octavo::OCTAVO_SET
