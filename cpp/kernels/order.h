@@ -15,6 +15,8 @@ namespace octavo::OCTAVO_SET {
 
 constexpr float INF = __builtin_inff();
 
+inline float larger(float x) { return std::nextafter(x, INF); }
+
 // NaN where one of them is not a number.
 inline float best_of(const float* x, int size) {
     f32x8 most = broadcast(-INF);
@@ -96,7 +98,7 @@ struct Cut {
     float above;      // the least logit that is larger
     float around[8];  // what bound() gives where `last` is one of the eight
 
-    explicit Cut(Token last) : last(last), above(std::nextafter(last.logit, INF)) {
+    explicit Cut(Token last) : last(last), above(larger(last.logit)) {
         for (int i = 0; i < 8; ++i) around[i] = i <= (last.id & 7) ? last.logit : above;
     }
 
@@ -124,8 +126,9 @@ inline float float_of(int32_t key) {
 }
 
 // A bound that at least k numbers reach and no more than `most`; the k-th largest where none is.
-inline float bound_for(const float* x, int size, int k, int most, float largest) {
-    int64_t reached = key_of(-INF), missed = (int64_t)key_of(largest) + 1;
+// No less than `low`, which at least k reach.
+inline float bound_for(const float* x, int size, int k, int most, float low, float largest) {
+    int64_t reached = key_of(low), missed = (int64_t)key_of(largest) + 1;
     while (missed - reached > 1) {
         int64_t middle = reached + (missed - reached) / 2;
         int count = count_at_least(x, size, float_of((int32_t)middle));
@@ -143,36 +146,46 @@ inline float likely_bound(const Blocks& row, int k, float best) {
     for (int i = 0; i < SAMPLES; ++i) samples[i] = row.logits[(int64_t)row.size * i / SAMPLES];
     double rank = (double)k * SAMPLES / row.size;
     rank += 4 * std::sqrt(rank) + 4;  // four standard deviations
-    return rank < SAMPLES ? bound_for(samples, SAMPLES, (int)rank, (int)rank + 8, best) : -INF;
+    if (rank >= SAMPLES) return -INF;
+    return bound_for(samples, SAMPLES, (int)rank, (int)rank + 8, -INF, best);
 }
 
-inline void gather(const Blocks& row, float bound, std::vector<float>& out) {
-    out.clear();
-    row.each([=] { return bound; },
-             [&](int, const float* x) {
-                 for (int i = 0; i < LOGITS_BLOCK; i += 8)
-                     for (int mask = lanes_at_least(load(x + i), broadcast(bound)); mask;
-                          mask &= mask - 1)
-                         out.push_back(x[i + __builtin_ctz(mask)]);
-             });
+// How many logits are at least `bound`; they go to `out`, as many as the row may have.
+inline int gather(const Blocks& row, float bound, float* out) {
+    int count = 0;
+    auto look = [&](int, const float* x) {
+        for (int i = 0; i < LOGITS_BLOCK; i += 8)
+            for (int mask = lanes_at_least(load(x + i), broadcast(bound)); mask; mask &= mask - 1)
+                out[count++] = x[i + __builtin_ctz(mask)];
+    };
+    row.each([=] { return bound; }, look);
+    return count;
 }
 
 // The token k of the order, or what keeps as many.
 inline Token kth(const Blocks& row, int k, float best) {
     if (k >= row.size) return {-INF, NOBODY_AFTER};
+    thread_local std::vector<float> room;
+    if (room.size() < (size_t)row.count * LOGITS_BLOCK)
+        room.resize((size_t)row.count * LOGITS_BLOCK);
+    float* some = room.data();
     // Each of k blocks has one at least as large as the k-th largest maximum.
-    float bound = k <= row.count ? bound_for(row.maxima, row.count, k, k + k / 4, best)
+    float bound = k <= row.count ? bound_for(row.maxima, row.count, k, k + k / 4, -INF, best)
                                  : likely_bound(row, k, best);
-    thread_local std::vector<float> some;
-    gather(row, bound, some);
-    if ((int)some.size() < k) gather(row, -INF, some);
-    Token last = {bound_for(some.data(), (int)some.size(), k, k, best), NOBODY_AFTER};
-    if (count_at_least(some.data(), (int)some.size(), last.logit) == k) return last;
-    int equals = k - count_at_least(some.data(), (int)some.size(), std::nextafter(last.logit, INF));
-    row.each([=] { return last.logit; },
+    int count = gather(row, larger(bound), some);
+    if (count < k && k > row.count && gather(row, bound, some) < k)
+        count = gather(row, larger(bound = -INF), some);
+    // Fewer than k are above the bound, so the k-th is equal to it; else it is among them.
+    Token last = {bound, NOBODY_AFTER};
+    if (count >= k) {
+        last.logit = bound_for(some, count, k, k, larger(bound), best);
+        if (count_at_least(some, count, last.logit) == k) return last;
+        count = count_at_least(some, count, larger(last.logit));
+    }
+    row.each([&] { return count < k ? last.logit : INF; },
              [&](int first, const float* x) {
-                 for (int i = 0; i < LOGITS_BLOCK; ++i)
-                     if (x[i] == last.logit && --equals == 0) last.id = first + i;
+                 for (int i = 0; i < LOGITS_BLOCK && count < k; ++i)
+                     if (x[i] == last.logit && ++count == k) last.id = first + i;
              });
     return last;
 }
@@ -220,17 +233,24 @@ double weight(const Blocks& row, const Cut& cut, Weight of) {
     return total;
 }
 
-// Whether what is before a token weighs less than top_p of all that is kept.
-inline bool is_within(const Blocks& row, const Cut& cut, Token token, float best,
-                      double temperature, double top_p) {
-    Cut before({token.logit, token.id - 1});
-    RoughWeight rough(best, temperature);
-    double some = weight(row, before, rough), all = top_p * weight(row, cut, rough);
-    constexpr double FACTOR = RoughWeight::ROUGHLY + RoughWeight::ROUNDING;
-    if (some * FACTOR < all) return true;
-    if (some > all * FACTOR) return false;
-    Weight32 exact(best, temperature);
-    return weight(row, before, exact) < top_p * weight(row, cut, exact);
-}
+// The tokens that top_p leaves of a cut: what is before each weighs less than top_p of the cut.
+struct Nucleus {
+    const Blocks& row;
+    const Cut& cut;
+    float best;
+    double temperature, top_p;
+    RoughWeight rough{best, temperature};
+    double all = top_p * weight(row, cut, rough);
+
+    bool has(Token token) const {
+        constexpr double FACTOR = RoughWeight::ROUGHLY + RoughWeight::ROUNDING;
+        Cut before({token.logit, token.id - 1});
+        double some = weight(row, before, rough);
+        if (some * FACTOR < all) return true;
+        if (some > all * FACTOR) return false;
+        Weight32 exact(best, temperature);
+        return weight(row, before, exact) < top_p * weight(row, cut, exact);
+    }
+};
 
 }  // namespace octavo::OCTAVO_SET

@@ -104,7 +104,7 @@ struct Race {
     void set_bounds() {
         double sum = highest - 0.01 - 1e-5 * std::fabs(highest);
         double logit = (sum - gumbel((uint32_t)(seen_bits - 1))) * temperature;
-        least_sum = (float)sum, least_logit = std::nextafter((float)logit, -INF);
+        least_sum = (float)sum, least_logit = -larger(-(float)logit);
     }
 
     int blocks_left() const {
@@ -222,15 +222,16 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in) {
     Token last = {-INF, NOBODY_AFTER};
     if (in.min_p > 0) last.logit = (float)((double)best + temperature * std::log((double)in.min_p));
     if (in.top_k > 0) last = std::min(last, kth(row, in.top_k, best), better);
-    Cut kept(last), now = kept;
-    for (;;) {
-        int winner = Race{row, now, temperature, Noise(in.seed, in.position)}.run(first);
-        Token token = {logits[winner], winner};
-        if (in.top_p == 1 || winner == first ||
-            is_within(row, kept, token, best, temperature, in.top_p))
-            return winner;
-        now = Cut({token.logit, token.id - 1});
+    Cut kept(last);
+    Noise noise(in.seed, in.position);
+    int winner = Race{row, kept, temperature, noise}.run(first);
+    if (in.top_p == 1 || winner == first) return winner;
+    Nucleus nucleus{row, kept, best, temperature, in.top_p};
+    while (winner != first && !nucleus.has({logits[winner], winner})) {
+        Cut before({logits[winner], winner - 1});
+        winner = Race{row, before, temperature, noise}.run(first);
     }
+    return winner;
 }
 
 float log_sum_exp(const float* logits, const float* maxima, int size) {
@@ -245,7 +246,7 @@ void top(const float* logits, const float* maxima, int size, int count, int32_t*
     Blocks row(logits, maxima, size);
     Cut cut(kth(row, count, best_of(maxima, row.count)));
     std::vector<Token> all;
-    row.each([&] { return cut.last.logit; },
+    row.each([&] { return (int)all.size() < count ? cut.last.logit : INF; },
              [&](int first, const float* x) {
                  for (int i = 0; i < std::min(LOGITS_BLOCK, size - first); ++i)
                      if (Token token = {x[i], first + i}; cut.keeps(token)) all.push_back(token);

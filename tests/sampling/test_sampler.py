@@ -211,6 +211,20 @@ def test_a_row_that_is_not_all_numbers_holds_no_choice(bad, vocabulary):
     assert score(with_maxima(nothing[None]), [0], 5) == [None]
 
 
+@pytest.mark.parametrize("spread", [0, 0.01, 4])
+def test_every_top_k_keeps_as_many(spread):
+    """At a temperature at which the one too many would be chosen."""
+    for top_k in (*range(1, 90), 1000, 4000, LARGE - 1, LARGE):
+        logits = np.random.default_rng(top_k).normal(0, spread, LARGE).astype(np.float32)
+        row = Row(SamplingParams(temperature=100, top_k=top_k), top_k, 1)
+        assert one(logits, row).token_id == choice(logits, row)
+        if top_k < 90:
+            (scored,) = score(with_maxima(logits[None]), [0], top_k)
+            assert [token for token, _ in scored.top] == np.argsort(-logits, kind="stable")[
+                :top_k
+            ].tolist()
+
+
 @pytest.mark.parametrize("spread", [0, 0.3, 4])
 def test_a_large_vocabulary_is_raced_over_as_a_small_one(spread):
     """Here most winners are found from the noise. One logit leads, so that not all is noise."""
