@@ -95,20 +95,33 @@ constexpr int NOBODY_AFTER = INT_MAX;  // an id
 // The tokens up to and with `last`.
 struct Cut {
     Token last;
-    float above;      // the least logit that is larger
-    float around[8];  // what bound() gives where `last` is one of the eight
 
-    explicit Cut(Token last) : last(last), above(larger(last.logit)) {
-        for (int i = 0; i < 8; ++i) around[i] = i <= (last.id & 7) ? last.logit : above;
-    }
-
-    // Those of the eight tokens from `first` on are kept whose logits are at least this.
-    f32x8 bound(int first) const {
-        if (first > last.id) return broadcast(above);
-        return first + 7 <= last.id ? broadcast(last.logit) : load(around);
-    }
     bool keeps(Token token) const { return !better(last, token); }
+
+    // Calls look(first id, logits, bound) for the blocks that have a logit of at least bound() and
+    // may have some that are kept: those of at least the bound that it is given.
+    template <typename Bound, typename Look>
+    void each(const Blocks& row, Bound bound, Look look) const {
+        float above = larger(last.logit);
+        row.each([&] { return std::max(bound(), last.logit); },
+                 [&](int first, const float* x) {
+                     if (first > last.id) return look(first, x, above);
+                     if (last.id - first >= LOGITS_BLOCK - 1) return look(first, x, last.logit);
+                     float some[LOGITS_BLOCK];
+                     for (int i = 0; i < LOGITS_BLOCK; ++i)
+                         some[i] = keeps({x[i], first + i}) ? x[i] : -INF;
+                     look(first, (const float*)some, last.logit);
+                 });
+    }
 };
+
+// Bit i is set where logit i of a block is at least `bound`.
+inline uint64_t block_at_least(const float* x, float bound) {
+    uint64_t mask = 0;
+    for (int i = 0; i < LOGITS_BLOCK; i += 8)
+        mask |= (uint64_t)lanes_at_least(load(x + i), broadcast(bound)) << i;
+    return mask;
+}
 
 // ---- the k-th token
 
@@ -154,9 +167,8 @@ inline float likely_bound(const Blocks& row, int k, float best) {
 inline int gather(const Blocks& row, float bound, float* out) {
     int count = 0;
     auto look = [&](int, const float* x) {
-        for (int i = 0; i < LOGITS_BLOCK; i += 8)
-            for (int mask = lanes_at_least(load(x + i), broadcast(bound)); mask; mask &= mask - 1)
-                out[count++] = x[i + __builtin_ctz(mask)];
+        for (uint64_t mask = block_at_least(x, bound); mask; mask &= mask - 1)
+            out[count++] = x[__builtin_ctzll(mask)];
     };
     row.each([=] { return bound; }, look);
     return count;
@@ -220,16 +232,16 @@ struct RoughWeight {
 template <typename Weight>
 double weight(const Blocks& row, const Cut& cut, Weight of) {
     double total = 0;
-    row.each([&] { return cut.last.logit; },
-             [&](int first, const float* x) {
-                 f32x8 sums = broadcast(0.0f);
-                 for (int i = 0; i < LOGITS_BLOCK; i += 8) {
-                     f32x8 logits = load(x + i);
-                     sums = sums +
-                            where_less(logits, cut.bound(first + i), broadcast(0.0f), of(logits));
-                 }
-                 total += sum(sums);
-             });
+    cut.each(
+        row, [] { return -INF; },
+        [&](int, const float* x, float bound) {
+            f32x8 sums = broadcast(0.0f);
+            for (int i = 0; i < LOGITS_BLOCK; i += 8) {
+                f32x8 logits = load(x + i);
+                sums = sums + where_less(logits, broadcast(bound), broadcast(0.0f), of(logits));
+            }
+            total += sum(sums);
+        });
     return total;
 }
 
@@ -244,7 +256,7 @@ struct Nucleus {
 
     bool has(Token token) const {
         constexpr double FACTOR = RoughWeight::ROUGHLY + RoughWeight::ROUNDING;
-        Cut before({token.logit, token.id - 1});
+        Cut before{{token.logit, token.id - 1}};
         double some = weight(row, before, rough);
         if (some * FACTOR < all) return true;
         if (some > all * FACTOR) return false;

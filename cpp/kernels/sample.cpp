@@ -84,12 +84,17 @@ struct Race {
     double highest = 0;
     int64_t seen_bits = int64_t{1} << 32;  // tokens with these bits and more have entered
     float least_logit = 0, least_sum = 0;  // that could still win, with noise of fewer bits
+    int waiting = 0;                       // tokens to be looked at, eight at a time
+    int32_t ids[8] = {};
+    float logits[8] = {};
 
     int run(int best) {
         enter(best);
         for (int64_t more = 512; blocks_left() * BLOCK_COST > more; more *= 2) enter_noisiest(more);
-        row.each([&] { return std::max(least_logit, cut.last.logit); },
-                 [&](int first, const float* x) { enter_block(first, x); });
+        cut.each(
+            row, [&] { return least_logit; },
+            [&](int first, const float* x, float bound) { enter_block(first, x, bound); });
+        enter_waiting();
         return winner;
     }
 
@@ -127,17 +132,24 @@ struct Race {
         set_bounds();
     }
 
-    void enter_block(int first, const float* x) {
-        f32x8 factor = broadcast((float)(1 / temperature));
-        for (int i = 0; i < LOGITS_BLOCK; i += 8) {
-            f32x8 logits = load(x + i);
-            int mask = lanes_at_least(logits, max(broadcast(least_logit), cut.bound(first + i)));
-            if (!mask) continue;
-            f32x8 most = most_gumbel(noise.bits(eight_from(first + i)));
-            if (temperature > 1e-37)  // else its inverse is no float32
-                mask &= lanes_at_least(fma(logits, factor, most), broadcast(least_sum));
-            for (; mask; mask &= mask - 1) enter(first + i + __builtin_ctz(mask));
+    void enter_block(int first, const float* x, float bound) {
+        uint64_t mask = block_at_least(x, std::max(bound, least_logit));
+        for (; mask; mask &= mask - 1) {
+            int i = __builtin_ctzll(mask);
+            ids[waiting] = first + i, logits[waiting] = x[i];
+            if (++waiting == 8) enter_waiting();
         }
+    }
+
+    void enter_waiting() {
+        int mask = (1 << waiting) - 1;
+        if (temperature > 1e-37) {  // else its inverse is no float32
+            f32x8 most = most_gumbel(noise.bits(load(ids)));
+            f32x8 sums = fma(load(logits), broadcast((float)(1 / temperature)), most);
+            mask &= lanes_at_least(sums, broadcast(least_sum));
+        }
+        for (; mask; mask &= mask - 1) enter(ids[__builtin_ctz(mask)]);
+        waiting = 0;
     }
 
     static i32x8 eight_from(int32_t first) {
@@ -222,13 +234,13 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in) {
     Token last = {-INF, NOBODY_AFTER};
     if (in.min_p > 0) last.logit = (float)((double)best + temperature * std::log((double)in.min_p));
     if (in.top_k > 0) last = std::min(last, kth(row, in.top_k, best), better);
-    Cut kept(last);
+    Cut kept{last};
     Noise noise(in.seed, in.position);
     int winner = Race{row, kept, temperature, noise}.run(first);
     if (in.top_p == 1 || winner == first) return winner;
     Nucleus nucleus{row, kept, best, temperature, in.top_p};
     while (winner != first && !nucleus.has({logits[winner], winner})) {
-        Cut before({logits[winner], winner - 1});
+        Cut before{{logits[winner], winner - 1}};
         winner = Race{row, before, temperature, noise}.run(first);
     }
     return winner;
@@ -238,19 +250,21 @@ float log_sum_exp(const float* logits, const float* maxima, int size) {
     float best = best_of(maxima, blocks_of(size));
     if (!std::isfinite(best)) return best;
     // Those further below add less than 2^-25 of the sum, be there a million.
-    Cut heavy({best - 32, NOBODY_AFTER});
-    return best + (float)std::log(weight({logits, maxima, size}, heavy, Weight32(best, 1)));
+    Cut heavy{{best - 32, NOBODY_AFTER}};
+    return best + (float)std::log(weight(Blocks(logits, maxima, size), heavy, Weight32(best, 1)));
 }
 
 void top(const float* logits, const float* maxima, int size, int count, int32_t* ids) {
     Blocks row(logits, maxima, size);
-    Cut cut(kth(row, count, best_of(maxima, row.count)));
+    Cut cut{kth(row, count, best_of(maxima, row.count))};
     std::vector<Token> all;
-    row.each([&] { return (int)all.size() < count ? cut.last.logit : INF; },
-             [&](int first, const float* x) {
-                 for (int i = 0; i < std::min(LOGITS_BLOCK, size - first); ++i)
-                     if (Token token = {x[i], first + i}; cut.keeps(token)) all.push_back(token);
-             });
+    cut.each(
+        row, [&] { return (int)all.size() < count ? -INF : INF; },
+        [&](int first, const float* x, float bound) {
+            for (uint64_t mask = block_at_least(x, bound); mask; mask &= mask - 1)
+                if (int i = __builtin_ctzll(mask); first + i < size)
+                    all.push_back({x[i], first + i});
+        });
     std::sort(all.begin(), all.end(), better);
     for (int i = 0; i < std::min(count, (int)all.size()); ++i) ids[i] = all[i].id;
 }

@@ -29,7 +29,7 @@ def instruction_set(request, monkeypatch):
 
 
 def noise_of(seed, position, tokens):
-    """Gumbel noise of tokens, each of a uniform number in (0, 1), whose 32 bits hash the three: seed
+    """Gumbel noise of tokens, each of a uniform number in (0, 1) whose 32 bits hash the three: seed
     and position make a key (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
     generators", 2014, figure 16), the token goes through MurmurHash3's finisher with either half
     of it."""
