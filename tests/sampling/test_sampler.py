@@ -128,6 +128,7 @@ def test_cuts_and_noise_choose_as_the_formulas_do(
 
 @SAME_SET
 @given(
+    apart=st.sampled_from([1, 40]),  # the same tokens, in one block or in six
     content=st.integers(0, 9999),
     temperature=st.sampled_from([0, 0.8]),
     repetition=st.sampled_from([1, 1.3, 0.5]),
@@ -138,16 +139,17 @@ def test_cuts_and_noise_choose_as_the_formulas_do(
     output=st.lists(st.integers(0, 8), max_size=12),
 )
 def test_penalties_and_biases_are_applied_once_and_in_order(
-    content, temperature, repetition, presence, frequency, bias, prompt, output
+    apart, content, temperature, repetition, presence, frequency, bias, prompt, output
 ):
     params = SamplingParams(
         temperature=temperature,
         repetition_penalty=repetition,
         presence_penalty=presence,
         frequency_penalty=frequency,
-        logit_bias=bias,
+        logit_bias={token * apart: value for token, value in bias.items()},
     )
-    logits = logits_of(9, content)
+    logits = logits_of(8 * apart + 1, content)
+    prompt, output = ([token * apart for token in tokens] for tokens in (prompt, output))
     row = Row(params, content, len(prompt) + len(output), prompt, output)
     assert one(logits, row).token_id == choice(logits, row)
 
