@@ -121,7 +121,8 @@ void drive_linear(const Kernels& kernels) {
 
 // A decoder layer over two kinds of pages, an output head over the wanted rows.
 struct Model {
-    static constexpr int VOCABULARY = 197, BLOCKS = 4, HIDDEN = 256, HEADS = 6, KV_HEADS = 2, DIM = 32;
+    static constexpr int VOCABULARY = 197, BLOCKS = 4, HIDDEN = 256, HEADS = 6, KV_HEADS = 2,
+                         DIM = 32;
     static constexpr int NUM_PAGES = 80, WINDOW = 40, MOST_TOKENS = 64, MOST_ROWS = 3;
 
     Format format = FORMATS[between(0, 12)];
