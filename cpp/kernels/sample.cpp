@@ -132,8 +132,14 @@ struct Race {
         set_bounds();
     }
 
+    // A few tokens of a block wait until there are eight; many are looked at where they are.
     void enter_block(int first, const float* x, float bound) {
         uint64_t mask = block_at_least(x, std::max(bound, least_logit));
+        if (__builtin_popcountll(mask) > LOGITS_BLOCK / 4) {
+            for (int i = 0; i < LOGITS_BLOCK; i += 8)
+                enter_eight(eight_from(first + i), load(x + i), (int)(mask >> i & 255));
+            return;
+        }
         for (; mask; mask &= mask - 1) {
             int i = __builtin_ctzll(mask);
             ids[waiting] = first + i, logits[waiting] = x[i];
@@ -142,14 +148,19 @@ struct Race {
     }
 
     void enter_waiting() {
-        int mask = (1 << waiting) - 1;
+        enter_eight(load(ids), load(logits), (1 << waiting) - 1);
+        waiting = 0;
+    }
+
+    void enter_eight(i32x8 tokens, f32x8 values, int mask) {
         if (temperature > 1e-37) {  // else its inverse is no float32
-            f32x8 most = most_gumbel(noise.bits(load(ids)));
-            f32x8 sums = fma(load(logits), broadcast((float)(1 / temperature)), most);
+            f32x8 factor = broadcast((float)(1 / temperature));
+            f32x8 sums = fma(values, factor, most_gumbel(noise.bits(tokens)));
             mask &= lanes_at_least(sums, broadcast(least_sum));
         }
-        for (; mask; mask &= mask - 1) enter(ids[__builtin_ctz(mask)]);
-        waiting = 0;
+        if (!mask) return;
+        int32_t id[8];
+        for (store(id, tokens); mask; mask &= mask - 1) enter(id[__builtin_ctz(mask)]);
     }
 
     static i32x8 eight_from(int32_t first) {
@@ -249,9 +260,17 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in) {
 float log_sum_exp(const float* logits, const float* maxima, int size) {
     float best = best_of(maxima, blocks_of(size));
     if (!std::isfinite(best)) return best;
-    // Those further below add less than 2^-25 of the sum, be there a million.
-    Cut heavy{{best - 32, NOBODY_AFTER}};
-    return best + (float)std::log(weight(Blocks(logits, maxima, size), heavy, Weight32(best, 1)));
+    // Blocks further below add less than 2^-25 of the sum, be there a million tokens.
+    double total = 0;
+    Blocks(logits, maxima, size)
+        .each([=] { return best - 32; },
+              [&](int, const float* x) {
+                  f32x8 sums = broadcast(0.0f);
+                  for (int i = 0; i < LOGITS_BLOCK; i += 8)
+                      sums = sums + exp(load(x + i) - broadcast(best));
+                  total += sum(sums);
+              });
+    return best + (float)std::log(total);
 }
 
 void top(const float* logits, const float* maxima, int size, int count, int32_t* ids) {
