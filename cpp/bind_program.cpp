@@ -32,8 +32,7 @@ Group group_of(const PagePool& made) {
 struct RunningProgram {
     Program program;
     std::vector<Group> groups;
-    int max_tokens, max_rows, vocabulary = 0, logits_size = 0;
-    BufferId logits = -1;
+    int max_tokens, max_rows, vocabulary = 0, num_logits = 0;
     std::vector<nb::object> kept;  // weights and constants that the program points into
     Step step = {};
     std::vector<int32_t> memory;  // of step
@@ -104,18 +103,22 @@ void run(RunningProgram& self, Ints token_ids, Ints positions, Ints starts,
     self.program.run(self.step);
 }
 
-Matrix logits(RunningProgram& self, int first, int last, nb::handle owner) {
-    require(self.logits >= 0, "result: not recorded yet");
+std::pair<Matrix, Matrix> logits(RunningProgram& self, int first, int last, nb::handle owner) {
+    require(self.num_logits > 0, "result: not recorded yet");
     require(0 <= first && first <= last && last <= self.step.num_outputs,
             "rows: not of the last batch");
     require(last - first <= self.max_rows, "rows: more than max_rows");
-    Rows rows;
+    Program::Logits logits;
     {
         nb::gil_scoped_release unlocked;
-        rows = self.program.finish(self.step, first, last, self.logits);
+        logits = self.program.finish(self.step, first, last);
     }
-    return Matrix(rows.data, {(size_t)(last - first), (size_t)self.logits_size}, owner,
-                  {rows.stride, 1});
+    auto matrix = [&](Rows rows, int columns) {
+        return Matrix(rows.data, {(size_t)(last - first), (size_t)columns}, owner,
+                      {rows.stride, 1});
+    };
+    return {matrix(logits.rows, self.num_logits),
+            matrix(logits.maxima, (self.num_logits + LOGITS_BLOCK - 1) / LOGITS_BLOCK)};
 }
 
 }  // namespace
@@ -217,7 +220,12 @@ void bind_program(nb::module_& m) {
                  }
                  p.program.linear(x, all);
              })
-        .def("result", [](P& p, BufferId out, int size) { p.logits = out, p.logits_size = size; })
+        .def("result",
+             [](P& p, BufferId out, int size) {
+                 require(size > 0, "size: at least 1");
+                 p.num_logits = size;
+                 p.program.result(out, size);
+             })
         .def_prop_ro("buffer_bytes", [](P& p) { return p.program.buffer_bytes(); })
         .def("start_profile", [](P& p) { p.program.start_profile(); })
         .def("stop_profile", [](P& p) { return p.program.stop_profile(); })

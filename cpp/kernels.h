@@ -60,16 +60,21 @@ struct SpanWork {
     int q_stride;
 };
 
-// Of one row of logits; see octavo/sampling/sampler.py.
+constexpr int LOGITS_BLOCK = 64;  // neighbours in a row of logits that share a maximum
+constexpr int NO_TOKEN = -1;      // the logits hold no choice: not a number, infinite, or all -inf
+
+// Of one row of logits; see octavo/sampling/sampler.py. Prompt and output are those whose tokens
+// penalties count, none where there is no penalty.
 struct SampleIn {
     float temperature, top_p, min_p;
     int top_k;
     float repetition_penalty, presence_penalty, frequency_penalty;
     uint64_t seed;
     uint32_t position;
-    const int32_t* seen;       // token ids of prompt and output, each once
-    const int32_t* generated;  // how often each of them was generated
-    int num_seen;
+    const int32_t* prompt;
+    int num_prompt;
+    const int32_t* output;
+    int num_output;
     const int32_t* bias_ids;
     const float* biases;
     int num_biases;
@@ -101,10 +106,13 @@ struct Kernels {
     void (*merge)(Partial& into, const Partial& next, int head_dim);
     void (*finish)(const Partial& partial, int head_dim, float* out);
 
-    int (*sample)(float* logits, int size, const SampleIn& in);  // logits are overwritten
-    float (*log_sum_exp)(const float* logits, int size);
-    // The `count` largest, best first, ties to the lower index.
-    void (*top)(const float* logits, int size, int count, int32_t* ids);
+    // The maximum of each block of a row of logits; not a number where one of them is not.
+    void (*block_maxima)(const float* logits, int size, float* out);
+    // A token, or NO_TOKEN. Logits and maxima change while it runs and are then as they were.
+    int (*sample)(float* logits, float* maxima, int size, const SampleIn& in);
+    float (*log_sum_exp)(const float* logits, const float* maxima, int size);
+    // The `count` largest, best first, ties to the lower index. No logit may be not a number.
+    void (*top)(const float* logits, const float* maxima, int size, int count, int32_t* ids);
 
     // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the
     // work.

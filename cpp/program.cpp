@@ -14,11 +14,12 @@ constexpr size_t CHUNK_BYTES =
     32 * 1024;  // of weights; a smaller chunk costs more than it balances
 
 // Of RowOp::Kind, in its order.
-constexpr const char* NAMES[] = {"embed", "take",     "rms_norm", "add",
-                                 "scale", "silu_mul", "gelu_mul", "angles",
-                                 "rope",  "quantize", "store_kv", "merge"};
-
-int ceil_div(int a, int b) { return (a + b - 1) / b; }
+constexpr const char* NAMES[] = {"embed",    "take",     "rms_norm", "add",  "scale",
+                                 "silu_mul", "gelu_mul", "angles",   "rope", "quantize",
+                                 "store_kv", "merge",    "maxima"};
+// Row groups of a block of logits; and as many as are written before their maxima are made, so that
+// sixteen rows of them are still in the first-level cache.
+constexpr int BLOCK_GROUPS = LOGITS_BLOCK / LANES, SLAB = 4 * BLOCK_GROUPS;
 
 // Rows of a power of two bytes fall on the same cache sets; an odd number of lines does not.
 int padded(int width) {
@@ -155,6 +156,17 @@ std::vector<Program::Measured> Program::stop_profile() {
     return all;
 }
 
+// The matrix that makes the logits makes their maxima too, while they are in the cache; where it is
+// some other stage, each row is read once more.
+void Program::result(BufferId out, int size) {
+    logits_ = out, num_logits_ = size, maxima_ = buffer(ceil_div(size, LOGITS_BLOCK));
+    Stage* last = head_.empty() ? nullptr : &head_.back();
+    if (last && last->products.size() == 1 && last->products[0].out == out)
+        last->makes_maxima = true;
+    else
+        row_op({.kind = RowOp::maxima});
+}
+
 // ---- replaying
 
 void Program::run(const Step& step) {
@@ -164,12 +176,12 @@ void Program::run(const Step& step) {
     step_ = nullptr;
 }
 
-Rows Program::finish(const Step& step, int first, int last, BufferId out) {
+Program::Logits Program::finish(const Step& step, int first, int last) {
     step_ = &step;
     first_row_ = first;
     replay(head_, last - first);
     step_ = nullptr;
-    return buffers_[out].rows();
+    return {buffers_[logits_].rows(), buffers_[maxima_].rows()};
 }
 
 void Program::replay(const std::vector<Stage>& stages, int rows) {
@@ -224,8 +236,10 @@ void Program::work(const Stage& stage, int chunk, int chunks, int thread) {
 void Program::run_products(const Stage& stage, int chunk, int chunks, int thread) {
     int total = 0;
     for (auto& product : stage.products) total += product.weight->row_groups();
-    int first = (int)((int64_t)total * chunk / chunks);
-    int last = (int)((int64_t)total * (chunk + 1) / chunks);
+    int unit = stage.makes_maxima ? BLOCK_GROUPS : 2, units = ceil_div(total, unit);
+    int first = (int)((int64_t)units * chunk / chunks) * unit;
+    int last = std::min(total, (int)((int64_t)units * (chunk + 1) / chunks) * unit);
+    if (stage.makes_maxima) return run_head(stage, first, last, thread);
     for (auto& product : stage.products) {
         int groups = product.weight->row_groups();
         if (first < groups && last > 0)
@@ -236,6 +250,26 @@ void Program::run_products(const Stage& stage, int chunk, int chunks, int thread
             });
         first -= groups, last -= groups;
     }
+}
+
+void Program::run_head(const Stage& stage, int first, int last, int thread) {
+    const Product& product = stage.products[0];
+    for (int from = first; from < last; from += SLAB) {
+        int to = std::min(from + SLAB, last);
+        profile_.time(product.operation, thread, [&] {
+            kernels_.linear(*product.weight, from, to, buffers_[stage.x].tiles(),
+                            buffers_[stage.x].rows(), num_rows_, product.bias,
+                            buffers_[product.out].rows());
+        });
+        for (int row = 0; row < num_rows_; ++row) make_maxima(row, from * LANES, to * LANES);
+    }
+}
+
+// Of the logits [first, last) of a row as far as there are any; `first` begins a block.
+void Program::make_maxima(int row, int first, int last) {
+    kernels_.block_maxima(buffers_[logits_].rows().row(row) + first,
+                          std::min(last, num_logits_) - first,
+                          buffers_[maxima_].rows().row(row) + first / LOGITS_BLOCK);
 }
 
 void Program::run_row(const RowOp& op, int row) {
@@ -285,122 +319,8 @@ void Program::run_row(const RowOp& op, int row) {
         }
         case RowOp::merge:
             return merge_partials(op, row);
-    }
-}
-
-// ---- attention
-
-// Spans [*first, returned) hold every key that the token may see.
-int Program::spans_of(const Step& step, int group, int token, int* first) const {
-    int position = step.positions[token];
-    *first = std::max(0, position - groups_[group].window + 1) / SPAN;
-    return position / SPAN + 1;
-}
-
-void Program::plan_attention(const Step& step) {
-    for (size_t g = 0; g < groups_.size(); ++g)
-        if (group_heads_[g] > 0) plan_group(step, (int)g);
-}
-
-// Queries of a sequence go in tiles; a lone tile over a long past is cut by spans, so that there is
-// something to do for everyone.
-void Program::plan_group(const Step& step, int g) {
-    const Group& group = groups_[g];
-    GroupPlan& plan = plans_[g];
-    plan.items.clear();
-    plan.partials.assign(step.tokens, NOWHERE);
-    int heads = group_heads_[g] / group.kv_heads, most = std::max(1, ITEM_ROWS / heads);
-    int tiles = 0;
-    for (int s = 0; s < step.sequences; ++s)
-        tiles += ceil_div(step.starts[s + 1] - step.starts[s], most);
-    bool split = threads_ > 1 && tiles * group.kv_heads < 4 * threads_;
-    size_t floats = 0;
-    for (int s = step.sequences - 1; s >= 0; --s) {
-        int tokens = step.starts[s + 1] - step.starts[s];
-        for (int query = (ceil_div(tokens, most) - 1) * most; query >= 0; query -= most) {
-            int queries = std::min(most, tokens - query), token = step.starts[s] + query, first,
-                none;
-            spans_of(step, g, token, &first);
-            int last = spans_of(step, g, token + queries - 1, &none);
-            bool cut = split && queries == 1 && last - first > 1;
-            if (cut) {
-                plan.partials[token] = floats;
-                floats += (last - first) * group_heads_[g] * partial_floats(g);
-            }
-            for (int head = 0; head < group.kv_heads; ++head)
-                for (int span = first; span < last; span = cut ? span + 1 : last)
-                    plan.items.push_back(
-                        {s, head, query, queries, span, cut ? span + 1 : last, cut});
-        }
-    }
-    if (plan.room.size() < floats) plan.room.resize(floats);
-}
-
-void Program::run_item(const Stage& stage, const Item& item, int thread) {
-    const Step& step = *step_;
-    const Group& group = groups_[stage.group];
-    int heads = stage.heads / group.kv_heads, rows = item.queries * heads;
-    int dim = group.head_dim, token = step.starts[item.sequence] + item.query;
-    Rows q = buffers_[stage.x].rows(), out = buffers_[stage.out].rows();
-    SpanWork work = {
-        .table = step.tables[stage.group] + (size_t)item.sequence * step.table_widths[stage.group],
-        .pages = group.layer(stage.layer),
-        .head_dim = dim,
-        .heads = heads,
-        .queries = item.queries,
-        .position = step.positions[token],
-        .window = group.window,
-        .span = item.first_span,
-        .q = q.row(token) + item.head * heads * dim,
-        .q_stride = q.stride,
-    };
-    work.pages.data += item.head * work.pages.head;
-
-    auto& scratch = scratch_[thread];
-    size_t scores = (size_t)rows * SPAN, mixed = (size_t)rows * dim;
-    if (scratch.size() < scores + 2 * mixed) scratch.resize(scores + 2 * mixed);
-    Partial next[MOST_SHARING], all[MOST_SHARING];
-    for (int r = 0; r < rows; ++r) {
-        next[r] = {0, 0, scratch.data() + scores + r * dim};
-        all[r] = {0, 0, scratch.data() + scores + mixed + r * dim};
-    }
-    if (item.split) {
-        GroupPlan& plan = plans_[stage.group];
-        int first;
-        int spans = spans_of(step, stage.group, token, &first) - first;
-        for (int r = 0; r < rows; ++r) {
-            size_t place = (size_t)(item.head * heads + r) * spans + item.first_span - first;
-            float* to =
-                plan.room.data() + plan.partials[token] + place * partial_floats(stage.group);
-            next[r].mixed = to + 2;
-        }
-        kernels_.attend_span(work, scratch.data(), next);
-        for (int r = 0; r < rows; ++r)
-            next[r].mixed[-2] = next[r].largest, next[r].mixed[-1] = next[r].total;
-        return;
-    }
-    for (; work.span < item.last_span; ++work.span)
-        if (kernels_.attend_span(work, scratch.data(), next))
-            for (int r = 0; r < rows; ++r) kernels_.merge(all[r], next[r], dim);
-    for (int r = 0; r < rows; ++r)
-        kernels_.finish(all[r], dim,
-                        out.row(token + r / heads) + (item.head * heads + r % heads) * dim);
-}
-
-void Program::merge_partials(const RowOp& op, int token) {
-    GroupPlan& plan = plans_[op.size];
-    if (plan.partials[token] == NOWHERE) return;
-    int first, dim = groups_[op.size].head_dim;
-    int spans = spans_of(*step_, op.size, token, &first) - first;
-    float* at = plan.room.data() + plan.partials[token];
-    for (int head = 0; head < group_heads_[op.size]; ++head) {
-        Partial all = {at[0], at[1], at + 2};
-        for (int span = 1; span < spans; ++span) {
-            float* next = at + span * partial_floats(op.size);
-            kernels_.merge(all, {next[0], next[1], next + 2}, dim);
-        }
-        kernels_.finish(all, dim, buffers_[op.out].rows().row(token) + head * dim);
-        at += spans * partial_floats(op.size);
+        case RowOp::maxima:
+            return make_maxima(row, 0, num_logits_);
     }
 }
 

@@ -19,6 +19,8 @@
 
 namespace octavo {
 
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
 constexpr int ITEM_ROWS = 24;     // queries x heads that attention takes at a time, where it can
 constexpr int MOST_SHARING = 64;  // query heads of one KV head
 
@@ -78,6 +80,9 @@ class Program {
     // x is tiles where the weights are codes, floats where they are not.
     void linear(BufferId x, const std::vector<Product>& products);
 
+    // Logits are the first `size` columns of `out`, which the last stage writes.
+    void result(BufferId out, int size);
+
     size_t buffer_bytes() const { return bytes_; }
 
     // From start_profile() on, what each operation took on all threads together, as recorded.
@@ -89,9 +94,12 @@ class Program {
     void start_profile() { profile_.start(threads_); }
     std::vector<Measured> stop_profile();
 
+    struct Logits {
+        Rows rows, maxima;  // [rows][size], [rows][blocks]
+    };
     void run(const Step& step);
-    // Logits of the wanted rows [first, last) of the last step: buffer `out` holds them.
-    Rows finish(const Step& step, int first, int last, BufferId out);
+    // Of the wanted rows [first, last) of the last step.
+    Logits finish(const Step& step, int first, int last);
 
   private:
     struct RowOp {
@@ -107,7 +115,8 @@ class Program {
             rope,
             quantize,
             store_kv,
-            merge
+            merge,
+            maxima
         } kind;
         BufferId a = 0, b = 0, out = 0;
         const void* constant = nullptr;  // a Weight, or floats
@@ -122,6 +131,7 @@ class Program {
         BufferId x = 0, out = 0;              // linear, attend
         int heads = 0, group = 0, layer = 0;  // attend
         int operation = -1;                   // of the profile; attend
+        bool makes_maxima = false;            // linear: its one product is the logits
     };
     // Attention's unit of work: one KV head of some queries of one sequence, over spans
     // [first_span, last_span). An item that has not all its spans leaves partials behind.
@@ -144,6 +154,8 @@ class Program {
     void work(const Stage& stage, int chunk, int chunks, int thread);
     void run_row(const RowOp& op, int row);
     void run_products(const Stage& stage, int chunk, int chunks, int thread);
+    void run_head(const Stage& stage, int first, int last, int thread);
+    void make_maxima(int row, int first, int last);
     void run_item(const Stage& stage, const Item& item, int thread);
     void merge_partials(const RowOp& op, int token);
     int spans_of(const Step& step, int group, int token, int* first) const;
@@ -173,6 +185,8 @@ class Program {
     bool taken_ = false;
     size_t bytes_ = 0;
     Profile profile_;
+    BufferId logits_ = 0, maxima_ = 0;
+    int num_logits_ = 0;
 
     // Of the step that runs.
     const Step* step_ = nullptr;

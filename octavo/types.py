@@ -16,6 +16,7 @@ Json: TypeAlias = dict[str, Any]
 PageId: TypeAlias = int
 
 PAGE_SIZE = 16  # tokens per KV page
+LOGITS_BLOCK = 64  # neighbours in a row of logits that share a maximum
 
 # stop: a stop string, a stop token or the model's own end of turn. length: max_tokens or the
 # context is full. cancelled: the client left. error: the step it was in failed.
@@ -53,6 +54,15 @@ class Batch:
     tables: tuple[Ints, ...]  # per KV group: int32 [sequences, pages], in reading order;
     #   entries beyond a sequence's last page, or of pages that left the window, are never read
     outputs: Ints  # int32 [rows]  the tokens whose logits are wanted, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """Rows of them, and the largest of each LOGITS_BLOCK neighbours: whoever looks for large ones
+    need not look at all. The maximum of what is not all numbers is not a number."""
+
+    values: Tensor  # float32 [rows, vocab]
+    maxima: Tensor  # float32 [rows, blocks]; the last block of a row may be shorter
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Compiled:
 
     def run(self, step):
         self.program.run(step)
-        return self.program.logits(0, len(step.outputs)).copy()
+        return self.program.logits(0, len(step.outputs)).values.copy()
 
 
 class Running:
@@ -94,7 +94,7 @@ class Running:
         the position of the first, its table of pages: one, or one for each KV group)."""
         step = steps(sequences, len(self.pools))
         self.program.run(step)
-        return self.program.logits(0, len(step.outputs)).copy()
+        return self.program.logits(0, len(step.outputs)).values.copy()
 
 
 def floats_of(pool):

@@ -30,9 +30,10 @@ bool attend_span(const SpanWork& work, float* scratch, Partial* out);
 void merge(Partial& into, const Partial& next, int head_dim);
 void finish(const Partial& partial, int head_dim, float* out);
 
-int sample(float* logits, int size, const SampleIn& in);
-float log_sum_exp(const float* logits, int size);
-void top(const float* logits, int size, int count, int32_t* ids);
+void block_maxima(const float* logits, int size, float* out);
+int sample(float* logits, float* maxima, int size, const SampleIn& in);
+float log_sum_exp(const float* logits, const float* maxima, int size);
+void top(const float* logits, const float* maxima, int size, int count, int32_t* ids);
 
 float read_bytes(const uint8_t* data, size_t bytes);
 int multiply_bytes(size_t rounds);

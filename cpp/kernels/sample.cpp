@@ -1,56 +1,19 @@
 // From a row of logits to a token: penalties, temperature, cuts, and noise that depends on nothing
 // but (seed, position, token). The chosen token is an argmax: of the logits at temperature 0, of
 // logit / temperature + Gumbel noise above it (Gumbel-max trick), over the tokens that the cuts
-// leave. Ties go to the lower id.
-#include <algorithm>
-#include <cmath>
-#include <functional>
-#include <vector>
-
-#include "kernels_of_set.h"
+// leave. Ties go to the lower id. A cut keeps the tokens of an order (order.h) up to a last one:
+//
+//   min_p   a bound on the logits
+//   top_k   the k-th token, found by counting
+//   top_p   a race over everyone has the same winner as one over those kept, if it is one of them:
+//           what is before it in the order weighs less than top_p. If it is not, those kept are
+//           before it, and the race is run again among those.
+#include "order.h"
 
 namespace octavo::OCTAVO_SET {
 namespace {
 
-float best_of(const float* x, int size) {
-    f32x8 most = broadcast(-__builtin_inff());
-    int i = 0;
-    for (; i + 8 <= size; i += 8) most = max(most, load(x + i));
-    float best = largest(most);
-    for (; i < size; ++i) best = x[i] > best ? x[i] : best;
-    return best;
-}
-
-int first_at_least(const float* x, int size, float bound) {
-    int i = 0;
-    for (; i + 8 <= size; i += 8)
-        if (int mask = lanes_at_least(load(x + i), broadcast(bound)))
-            return i + __builtin_ctz(mask);
-    for (; i < size; ++i)
-        if (x[i] >= bound) return i;
-    return 0;  // only where nothing is a number
-}
-
-// Calls keep(i) for each x[i] >= bound, in ascending order.
-template <typename Keep>
-void each_at_least(const float* x, int size, float bound, Keep keep) {
-    int i = 0;
-    for (; i + 8 <= size; i += 8)
-        for (int mask = lanes_at_least(load(x + i), broadcast(bound)); mask; mask &= mask - 1)
-            keep(i + __builtin_ctz(mask));
-    for (; i < size; ++i)
-        if (x[i] >= bound) keep(i);
-}
-
-void penalize(float* logits, const SampleIn& in) {
-    for (int i = 0; i < in.num_seen; ++i) {
-        float& x = logits[in.seen[i]];
-        x = x > 0 ? x / in.repetition_penalty : x * in.repetition_penalty;
-        if (in.generated[i] > 0)
-            x -= in.presence_penalty + in.frequency_penalty * (float)in.generated[i];
-    }
-    for (int i = 0; i < in.num_biases; ++i) logits[in.bias_ids[i]] += in.biases[i];
-}
+// ---- noise
 
 // splitmix64's finisher (Steele, Lea, Flood 2014).
 uint64_t mix(uint64_t x) {
@@ -59,25 +22,36 @@ uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
+constexpr uint32_t inverse_of(uint32_t odd) {  // modulo 2^32, by Newton's iteration
+    uint32_t x = odd;
+    for (int i = 0; i < 5; ++i) x *= 2 - odd * x;
+    return x;
+}
+
 // Noise of a row's tokens: 32 bits a token, its id through MurmurHash3's finisher twice, with half
-// of the row's key before each.
+// of the row's key before each. It can be turned round: from bits to the token that has them.
 struct Noise {
-    int32_t low, high;  // of mix(mix(seed + golden) + position), golden = 2^64 / phi
+    static constexpr uint32_t FIRST = 0x85ebca6b, SECOND = 0xc2b2ae35;
+    i32x8 low, high;  // of mix(mix(seed + golden) + position), golden = 2^64 / phi
 
     Noise(uint64_t seed, uint32_t position) {
         constexpr uint64_t GOLDEN = 0x9e3779b97f4a7c15u;
         uint64_t key = mix(mix(seed + GOLDEN) + position);
-        low = (int32_t)key, high = (int32_t)(key >> 32);
+        low = broadcast((int32_t)key), high = broadcast((int32_t)(key >> 32));
     }
 
     static i32x8 scatter(i32x8 x) {
-        x = (x ^ shift_right<16>(x)) * broadcast((int32_t)0x85ebca6b);
-        x = (x ^ shift_right<13>(x)) * broadcast((int32_t)0xc2b2ae35);
+        x = (x ^ shift_right<16>(x)) * broadcast((int32_t)FIRST);
+        x = (x ^ shift_right<13>(x)) * broadcast((int32_t)SECOND);
         return x ^ shift_right<16>(x);
     }
-    i32x8 bits(i32x8 tokens) const {
-        return scatter(scatter(tokens ^ broadcast(low)) ^ broadcast(high));
+    static i32x8 unscatter(i32x8 x) {
+        x = (x ^ shift_right<16>(x)) * broadcast((int32_t)inverse_of(SECOND));
+        x = (x ^ shift_right<13>(x) ^ shift_right<26>(x)) * broadcast((int32_t)inverse_of(FIRST));
+        return x ^ shift_right<16>(x);
     }
+    i32x8 bits(i32x8 tokens) const { return scatter(scatter(tokens ^ low) ^ high); }
+    i32x8 tokens(i32x8 bits) const { return unscatter(unscatter(bits) ^ high) ^ low; }
     uint32_t bits(int token) const {
         int32_t out[8];
         store(out, bits(broadcast((int32_t)token)));
@@ -85,9 +59,8 @@ struct Noise {
     }
 };
 
-// -log(-log u), u = (bits + 1/2) / 2^32; between LEAST_NOISE and MOST_NOISE.
+// -log(-log u), u = (bits + 1/2) / 2^32.
 double gumbel(uint32_t bits) { return -std::log(-std::log(((double)bits + 0.5) * 0x1p-32)); }
-constexpr double MOST_NOISE = 22.88, LEAST_NOISE = -3.14;
 
 // No less than gumbel(): -log(-log u) <= -log(1 - u), and the exponent of 1 - u is known at once.
 f32x8 most_gumbel(i32x8 bits_of) {
@@ -96,152 +69,223 @@ f32x8 most_gumbel(i32x8 bits_of) {
     return fma(to_float(exponent), broadcast(-0.6931472f), broadcast(0.001f));
 }
 
-// The argmax of logit / temperature + noise so far.
+// The argmax of logit / temperature + noise over the tokens that a cut keeps. A winner has a large
+// logit or much noise: tokens of much noise are found from the noise, whatever their logits, until
+// the blocks whose logits may still win are few; all tokens of those are looked at.
 struct Race {
-    const float* logits;
+    // What looking at a block takes, in noises looked at.
+    static constexpr int64_t BLOCK_COST = LOGITS_BLOCK / 2;
+
+    const Blocks& row;
+    const Cut& cut;
     double temperature;
     Noise noise;
     int winner = -1;
     double highest = 0;
+    int64_t seen_bits = int64_t{1} << 32;  // tokens with these bits and more have entered
+    float least_logit = 0, least_sum = 0;  // that could still win, with noise of fewer bits
+    int waiting = 0;                       // tokens to be looked at, eight at a time
+    int32_t ids[8] = {};
+    float logits[8] = {};
+
+    int run(int best) {
+        enter(best);
+        for (int64_t more = 512; blocks_left() * BLOCK_COST > more; more *= 2) enter_noisiest(more);
+        cut.each(
+            row, [&] { return least_logit; },
+            [&](int first, const float* x, float bound) { enter_block(first, x, bound); });
+        enter_waiting();
+        return winner;
+    }
 
     void enter(int id) {
-        double value = (double)logits[id] / temperature + gumbel(noise.bits(id));
-        if (winner < 0 || value > highest || (value == highest && id < winner))
-            winner = id, highest = value;
+        double value = (double)row.logits[id] / temperature + gumbel(noise.bits(id));
+        if (winner >= 0 && (value < highest || (value == highest && id > winner))) return;
+        winner = id, highest = value;
+        set_bounds();
     }
 
-    // All tokens. Only those that noise might lift over the leader are looked at closely; the
-    // margin is beyond what rounding to float32 can hide.
-    void enter_all(int size) {
+    // The margin is beyond what rounding to float32 can hide.
+    void set_bounds() {
+        double sum = highest - 0.01 - 1e-5 * std::fabs(highest);
+        double logit = (sum - gumbel((uint32_t)(seen_bits - 1))) * temperature;
+        least_sum = (float)sum, least_logit = -larger(-(float)logit);
+    }
+
+    int blocks_left() const {
+        return count_at_least(row.maxima, row.count, std::max(least_logit, cut.last.logit));
+    }
+
+    void enter_noisiest(int64_t more) {
+        seen_bits -= more;
+        i32x8 size = broadcast((int32_t)row.size);
+        for (int64_t from = seen_bits; from < seen_bits + more; from += 8) {
+            i32x8 ids = noise.tokens(eight_from((int32_t)from));
+            int mask = lanes_below(ids, size);
+            if (!mask) continue;
+            int32_t id[8];
+            for (store(id, ids); mask; mask &= mask - 1) {
+                int32_t token = id[__builtin_ctz(mask)];
+                if (cut.keeps({row.logits[token], token})) enter(token);
+            }
+        }
+        set_bounds();
+    }
+
+    // A few tokens of a block wait until there are eight; many are looked at where they are.
+    void enter_block(int first, const float* x, float bound) {
+        uint64_t mask = block_at_least(x, std::max(bound, least_logit));
+        if (__builtin_popcountll(mask) > LOGITS_BLOCK / 4) {
+            for (int i = 0; i < LOGITS_BLOCK; i += 8)
+                enter_eight(eight_from(first + i), load(x + i), (int)(mask >> i & 255));
+            return;
+        }
+        for (; mask; mask &= mask - 1) {
+            int i = __builtin_ctzll(mask);
+            ids[waiting] = first + i, logits[waiting] = x[i];
+            if (++waiting == 8) enter_waiting();
+        }
+    }
+
+    void enter_waiting() {
+        enter_eight(load(ids), load(logits), (1 << waiting) - 1);
+        waiting = 0;
+    }
+
+    void enter_eight(i32x8 tokens, f32x8 values, int mask) {
+        if (temperature > 1e-37) {  // else its inverse is no float32
+            f32x8 factor = broadcast((float)(1 / temperature));
+            f32x8 sums = fma(values, factor, most_gumbel(noise.bits(tokens)));
+            mask &= lanes_at_least(sums, broadcast(least_sum));
+        }
+        if (!mask) return;
+        int32_t id[8];
+        for (store(id, tokens); mask; mask &= mask - 1) enter(id[__builtin_ctz(mask)]);
+    }
+
+    static i32x8 eight_from(int32_t first) {
         static const int32_t COUNT[8] = {0, 1, 2, 3, 4, 5, 6, 7};
-        f32x8 factor = broadcast((float)(1 / temperature));
-        int i = 0;
-        for (; i + 8 <= size; i += 8) {
-            f32x8 scaled = load(logits + i) * factor;
-            auto bound = (float)(highest - 0.01 - 1e-5 * std::fabs(highest));
-            if (!lanes_at_least(scaled + broadcast((float)MOST_NOISE), broadcast(bound))) continue;
-            f32x8 most = scaled + most_gumbel(noise.bits(load(COUNT) + broadcast((int32_t)i)));
-            for (int mask = lanes_at_least(most, broadcast(bound)); mask; mask &= mask - 1)
-                enter(i + __builtin_ctz(mask));
-        }
-        for (; i < size; ++i) enter(i);
+        return load(COUNT) + broadcast(first);
     }
 };
 
-struct Candidate {
-    float logit;
-    int id;
-};
+// ---- penalties
 
-bool better(const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
-}
+// A row under penalties and biases. It is put back once this is gone.
+struct Bent {
+    struct Change {
+        float *place, before;
+    };
+    float *logits, *maxima;
+    int size;
+    std::vector<Change> changes;
 
-// Sum of e^((logit - best) / temperature) over a row.
-double total_weight(const float* logits, int size, float best, double temperature) {
-    f32x8 total = broadcast(0.0f), factor = broadcast((float)(1 / temperature));
-    int i = 0;
-    for (; i + 8 <= size; i += 8)
-        total = total + exp((load(logits + i) - broadcast(best)) * factor);
-    double rest = 0;
-    for (; i < size; ++i) rest += std::exp(((double)logits[i] - (double)best) / temperature);
-    return (double)sum(total) + rest;
-}
+    Bent(float* logits, float* maxima, int size) : logits(logits), maxima(maxima), size(size) {}
+    Bent(const Bent&) = delete;
+    ~Bent() {
+        for (auto change = changes.rbegin(); change != changes.rend(); ++change)
+            *change->place = change->before;
+    }
 
-// How many of the best candidates together weigh what is wanted; sorts as many as it needs.
-size_t reach(Candidate* all, size_t count, float best, double temperature, double wanted) {
-    double sum = 0;
-    size_t sorted = 0;
-    for (size_t i = 0; i < count; ++i) {
-        if (i == sorted) {
-            size_t more = std::min(count, std::max<size_t>(64, 4 * sorted));
-            std::partial_sort(all + sorted, all + more, all + count, better);
-            sorted = more;
+    void set(int id, float x) {
+        float &logit = logits[id], &most = maxima[id / LOGITS_BLOCK], before = logit;
+        put(logit, x);
+        if (!(x <= most)) put(most, x);
+        if (before == most && x < before) {
+            int first = id / LOGITS_BLOCK * LOGITS_BLOCK;
+            put(most, best_of(logits + first, std::min(LOGITS_BLOCK, size - first)));
         }
-        sum += std::exp(((double)all[i].logit - (double)best) / temperature);
-        if (sum >= wanted) return i + 1;
     }
-    return count;
-}
+    void put(float& place, float x) {
+        changes.push_back({&place, place});
+        place = x;
+    }
 
-// At most the k-th largest logit: each of many blocks has a largest one, and k of them are no less.
-float kth_at_least(const float* logits, int size, int k) {
-    constexpr int BLOCKS = 512;
-    if (k > BLOCKS || size < 8 * BLOCKS) return -__builtin_inff();
-    float largest_of[BLOCKS];
-    for (int b = 0; b < BLOCKS; ++b) {
-        int first = (int)((int64_t)size * b / BLOCKS),
-            last = (int)((int64_t)size * (b + 1) / BLOCKS);
-        largest_of[b] = best_of(logits + first, last - first);
+    void penalize(const SampleIn& in) {
+        thread_local std::vector<int32_t> times;  // per token: 0 unless it is in `seen`
+        if (times.size() < (size_t)size) times.resize(size);
+        std::vector<int32_t> seen;
+        auto see = [&](int32_t id, int32_t at_first, int32_t again) {
+            if (times[id] == 0) seen.push_back(id), times[id] = at_first;
+            times[id] += again;
+        };
+        for (int i = 0; i < in.num_prompt; ++i) see(in.prompt[i], 1, 0);
+        for (int i = 0; i < in.num_output; ++i) see(in.output[i], 1, 1);
+        for (int32_t id : seen) {
+            float x = logits[id], generated = (float)(times[id] - 1);
+            x = x > 0 ? x / in.repetition_penalty : x * in.repetition_penalty;
+            if (generated > 0) x -= in.presence_penalty + in.frequency_penalty * generated;
+            set(id, x);
+            times[id] = 0;
+        }
+        for (int i = 0; i < in.num_biases; ++i)
+            set(in.bias_ids[i], logits[in.bias_ids[i]] + in.biases[i]);
     }
-    std::nth_element(largest_of, largest_of + k - 1, largest_of + BLOCKS, std::greater<float>());
-    return largest_of[k - 1];
-}
-
-// The tokens that top_k, top_p and min_p leave, in this order of cuts: min_p, top_k, top_p. Of
-// those that noise could never lift to the top anyway, some are missing.
-size_t cut(const float* logits, int size, const SampleIn& in, float best, Candidate* kept) {
-    double temperature = in.temperature, reachable = MOST_NOISE - LEAST_NOISE, total = 0;
-    if (in.min_p > 0) reachable = std::min(reachable, -std::log((double)in.min_p));
-    bool counts_all = in.top_p < 1 && in.top_k == 0 && in.min_p == 0;
-    if (counts_all) {
-        // Tokens lighter than (1 - top_p) total / size cannot all together fill the rest of top_p.
-        total = total_weight(logits, size, best, temperature);
-        reachable = std::min(reachable, -std::log((1 - (double)in.top_p) * total / size));
-    }
-    auto bound = (float)((double)best - temperature * reachable);
-    if (in.top_k > 0) bound = std::max(bound, kth_at_least(logits, size, in.top_k));
-    size_t count = 0;
-    each_at_least(logits, size, bound, [&](int id) { kept[count++] = {logits[id], id}; });
-    if (in.top_k > 0 && (size_t)in.top_k < count) {
-        std::nth_element(kept, kept + in.top_k, kept + count, better);
-        count = in.top_k;
-    }
-    if (in.top_p == 1) return count;
-    if (!counts_all)
-        for (size_t i = 0; i < count; ++i)
-            total += std::exp(((double)kept[i].logit - (double)best) / temperature);
-    return reach(kept, count, best, temperature, in.top_p * total);
-}
+};
 
 }  // namespace
 
-int sample(float* logits, int size, const SampleIn& in) {
-    penalize(logits, in);
-    float best = best_of(logits, size);
-    int first = first_at_least(logits, size, best);
+void block_maxima(const float* logits, int size, float* out) {
+    for (; size >= LOGITS_BLOCK; size -= LOGITS_BLOCK, logits += LOGITS_BLOCK)
+        *out++ = best_of(logits, LOGITS_BLOCK);
+    if (size > 0) *out = best_of(logits, size);
+}
+
+int sample(float* logits, float* maxima, int size, const SampleIn& in) {
+    if (!std::isfinite(best_of(maxima, blocks_of(size)))) return NO_TOKEN;
+    Bent bent(logits, maxima, size);
+    if (in.num_prompt + in.num_output + in.num_biases > 0) bent.penalize(in);
+    float best = best_of(maxima, blocks_of(size));
+    if (!std::isfinite(best)) return NO_TOKEN;
+    Blocks row(logits, maxima, size);
+    int first = row.first(best);
     if (in.temperature == 0 || in.top_k == 1) return first;
 
-    Race race = {logits, in.temperature, Noise(in.seed, in.position)};
-    if (in.top_k == 0 && in.top_p == 1 && in.min_p == 0) {
-        race.enter(first);
-        race.enter_all(size);
-        return race.winner;
+    double temperature = in.temperature;
+    Token last = {-INF, NOBODY_AFTER};
+    if (in.min_p > 0) last.logit = (float)((double)best + temperature * std::log((double)in.min_p));
+    if (in.top_k > 0) last = std::min(last, kth(row, in.top_k, best), better);
+    Cut kept{last};
+    Noise noise(in.seed, in.position);
+    int winner = Race{row, kept, temperature, noise}.run(first);
+    if (in.top_p == 1 || winner == first) return winner;
+    Nucleus nucleus{row, kept, best, temperature, in.top_p};
+    while (winner != first && !nucleus.has({logits[winner], winner})) {
+        Cut before{{logits[winner], winner - 1}};
+        winner = Race{row, before, temperature, noise}.run(first);
     }
-    thread_local std::vector<Candidate> kept;
-    if (kept.size() < (size_t)size) kept.resize(size);
-    size_t count = cut(logits, size, in, best, kept.data());
-    for (size_t i = 0; i < count; ++i) race.enter(kept[i].id);
-    return race.winner < 0 ? first : race.winner;
+    return winner;
 }
 
-float log_sum_exp(const float* logits, int size) {
-    float best = best_of(logits, size), rest = 0;
-    f32x8 total = broadcast(0.0f);
-    int i = 0;
-    for (; i + 8 <= size; i += 8) total = total + exp(load(logits + i) - broadcast(best));
-    for (; i < size; ++i) rest += std::exp(logits[i] - best);
-    return best + std::log(sum(total) + rest);
+float log_sum_exp(const float* logits, const float* maxima, int size) {
+    float best = best_of(maxima, blocks_of(size));
+    if (!std::isfinite(best)) return best;
+    // Blocks further below add less than 2^-25 of the sum, be there a million tokens.
+    double total = 0;
+    Blocks(logits, maxima, size)
+        .each([=] { return best - 32; },
+              [&](int, const float* x) {
+                  f32x8 sums = broadcast(0.0f);
+                  for (int i = 0; i < LOGITS_BLOCK; i += 8)
+                      sums = sums + exp(load(x + i) - broadcast(best));
+                  total += sum(sums);
+              });
+    return best + (float)std::log(total);
 }
 
-void top(const float* logits, int size, int count, int32_t* ids) {
-    std::vector<Candidate> all;
-    float bound = kth_at_least(logits, size, count);
-    each_at_least(logits, size, bound, [&](int id) { all.push_back({logits[id], id}); });
-    for (int id = 0; (int)all.size() < count; ++id)  // only where some are not numbers
-        if (!(logits[id] >= bound)) all.push_back({-__builtin_inff(), id});
-    std::partial_sort(all.begin(), all.begin() + count, all.end(), better);
-    for (int i = 0; i < count; ++i) ids[i] = all[i].id;
+void top(const float* logits, const float* maxima, int size, int count, int32_t* ids) {
+    Blocks row(logits, maxima, size);
+    Cut cut{kth(row, count, best_of(maxima, row.count))};
+    std::vector<Token> all;
+    cut.each(
+        row, [&] { return (int)all.size() < count ? -INF : INF; },
+        [&](int first, const float* x, float bound) {
+            for (uint64_t mask = block_at_least(x, bound); mask; mask &= mask - 1)
+                if (int i = __builtin_ctzll(mask); first + i < size)
+                    all.push_back({x[i], first + i});
+        });
+    std::sort(all.begin(), all.end(), better);
+    for (int i = 0; i < std::min(count, (int)all.size()); ++i) ids[i] = all[i].id;
 }
 
 }  // namespace octavo::OCTAVO_SET

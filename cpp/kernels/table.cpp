@@ -17,6 +17,7 @@ extern const Kernels kernels = {
     .attend_span = attend_span,
     .merge = merge,
     .finish = finish,
+    .block_maxima = block_maxima,
     .sample = sample,
     .log_sum_exp = log_sum_exp,
     .top = top,

@@ -22,6 +22,7 @@ from octavo.errors import BadRequest, StepFailed
 from octavo.kvcache.tables import PageCounts, PageTables
 from octavo.loader.tokenizer import Tokenizer
 from octavo.scheduler.scheduler import Scheduler, Step
+from octavo.scheduler.sequence import Sequence
 from octavo.types import Event, Request
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,9 @@ class Engine:
         now = monotonic()
         for outcome in outcomes:
             sequence = outcome.chunk.sequence
+            if outcome.error:
+                self._end_failed(sequence, outcome.error)
+                continue
             if outcome.sampled:
                 self._scheduler.append(sequence, outcome.sampled.token_id)
             answer = self._answers[sequence.id]
@@ -152,8 +156,11 @@ class Engine:
     def _fail(self, step: Step, problem: str) -> None:
         """The requests of the step end, the others go on."""
         for chunk in step.chunks:
-            self._scheduler.finish(chunk.sequence)
-            self._tell_end(chunk.sequence.id, End("error"), problem)
+            self._end_failed(chunk.sequence, problem)
+
+    def _end_failed(self, sequence: Sequence, problem: str) -> None:
+        self._scheduler.finish(sequence)
+        self._tell_end(sequence.id, End("error"), problem)
 
     def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
         self._untold.append((id, self._answers.pop(id).finished(end, monotonic(), problem)))

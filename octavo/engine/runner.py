@@ -14,7 +14,9 @@ from octavo.errors import StepFailed
 from octavo.kernels.ops import Limits, Program
 from octavo.sampling.sampler import Row, Sampled, sample, score
 from octavo.scheduler.scheduler import Chunk, Step
-from octavo.types import Batch, Tensor, TokenLogprob
+from octavo.types import Batch, Logits, TokenLogprob
+
+NOT_NUMBERS = "no token can be chosen: the model's logits are not finite numbers"
 
 
 @dataclass(slots=True)
@@ -24,6 +26,7 @@ class Outcome:
     chunk: Chunk
     sampled: Sampled | None = None  # None: the chunk ends before its sequence does
     scored: list[TokenLogprob] = field(default_factory=list)  # prompt tokens after chunk.start
+    error: str | None = None  # one sentence: why its sequence cannot go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Runner:
             block = wants[first : first + self._rows]
             logits = self._program.logits(first, first + len(block))
             _score(logits, block, outcomes)
-            _sample(logits, block, outcomes)  # last: it overwrites them
+            _sample(logits, block, outcomes)
         return outcomes
 
 
@@ -97,23 +100,33 @@ def _wants(place: int, chunk: Chunk, first: int) -> Iterator[_Want]:
         yield _Want(place, first + chunk.end - 1 - chunk.start, None)
 
 
-def _score(logits: Tensor, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
+def _score(logits: Logits, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
     for i, want in enumerate(block):
         if want.target is not None:
             outcome = outcomes[want.chunk]
             top = outcome.chunk.sequence.request.params.prompt_logprobs or 0
-            outcome.scored += score(logits[i : i + 1], [want.target], top)
+            (scored,) = score(_lines(logits, slice(i, i + 1)), [want.target], top)
+            if scored is None:
+                outcome.error = NOT_NUMBERS
+            else:
+                outcome.scored.append(scored)
 
 
-def _sample(logits: Tensor, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
+def _sample(logits: Logits, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
     places = [i for i, want in enumerate(block) if want.target is None]
     if not places:
         return
-    lines = logits if len(places) == len(block) else logits[places]
+    lines = logits if len(places) == len(block) else _lines(logits, places)
     ends = [outcomes[block[i].chunk] for i in places]
     rows = [_row(outcome.chunk) for outcome in ends]
     for outcome, sampled in zip(ends, sample(lines, rows), strict=True):
         outcome.sampled = sampled
+        if sampled is None:
+            outcome.error = NOT_NUMBERS
+
+
+def _lines(logits: Logits, places: list[int] | slice) -> Logits:
+    return Logits(logits.values[places], logits.maxima[places])
 
 
 def _row(chunk: Chunk) -> Row:

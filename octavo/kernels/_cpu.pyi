@@ -119,14 +119,17 @@ class Program:
 
     def run(self, token_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], tables: Sequence[Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)]], outputs: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
 
-    def logits(self, arg0: int, arg1: int, /) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+    def logits(self, arg0: int, arg1: int, /) -> tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None))], Annotated[NDArray[numpy.float32], dict(shape=(None, None))]]: ...
 
-def sample(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, presence_penalty: float, frequency_penalty: float, seed: int, position: int, seen: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], generated: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], bias_ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], biases: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> int:
+def sample(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, presence_penalty: float, frequency_penalty: float, seed: int, position: int, prompt: Sequence[int], output: Sequence[int], bias_ids: Sequence[int], biases: Sequence[float]) -> int | None:
     """
-    The chosen token id; logits are overwritten. See cpp/kernels/sample.cpp.
+    The chosen token id; None where logits are not numbers. See cpp/kernels/sample.cpp.
     """
 
-def log_sum_exp(arg0: str, arg1: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], /) -> float: ...
+def log_sum_exp(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')]) -> float:
+    """Not finite where the logits hold no choice."""
+
+def top(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], count: int) -> list[int]: ...
 
 def read_bytes(instruction_set: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> float:
     """Reads all of it once; what comes back means nothing."""
@@ -136,5 +139,3 @@ def multiply_bytes(instruction_set: str, rounds: int) -> int:
 
 def multiply_floats(instruction_set: str, rounds: int) -> float:
     """256 multiply-adds of floats a round."""
-
-def top(arg0: str, arg1: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], arg2: int, /) -> list[int]: ...

@@ -18,7 +18,7 @@ from octavo.kernels.ops import KVLayer, Limits, Model
 from octavo.kvcache.pool import PagePool
 from octavo.quant import _codes
 from octavo.registry import entry
-from octavo.types import Batch, KVGroup, RawTensor, Tensor
+from octavo.types import Batch, KVGroup, Logits, RawTensor, Tensor
 
 PAGE_FORMATS = ("float16", "int8")
 INSTRUCTION_SET: str = _cpu.instruction_sets()[0]
@@ -208,8 +208,8 @@ class Program:
             batch.token_ids, batch.positions, batch.starts, list(batch.tables), batch.outputs
         )
 
-    def logits(self, first: int, last: int) -> Tensor:
-        return self._native.logits(first, last)
+    def logits(self, first: int, last: int) -> Logits:
+        return Logits(*self._native.logits(first, last))
 
 
 def _lower(nodes: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:

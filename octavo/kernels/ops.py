@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from octavo.kvcache.pool import PagePool
-from octavo.types import Batch, KVGroup, RawTensor, Tensor
+from octavo.types import Batch, KVGroup, Logits, RawTensor, Tensor
 
 Value: TypeAlias = Any  # [tokens, width] in one home's own form
 Weight: TypeAlias = Any  # a checkpoint tensor in one home's own form
@@ -86,9 +86,9 @@ class Program(Protocol):
     def run(self, batch: Batch) -> None:
         """Computes every token of the batch up to `take`, and fills its KV pages."""
 
-    def logits(self, first: int, last: int) -> Tensor:
-        """float32 [last - first, vocab] of the wanted rows [first, last) of the last batch; at
-        most `Limits.rows` of them, valid until the next call."""
+    def logits(self, first: int, last: int) -> Logits:
+        """Of the wanted rows [first, last) of the last batch; at most `Limits.rows` of them, valid
+        until the next call."""
 
 
 class Home(Protocol):

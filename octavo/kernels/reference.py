@@ -11,7 +11,7 @@ import numpy as np
 from octavo.kernels.ops import KVLayer, Limits, Model
 from octavo.kvcache.pool import PagePool
 from octavo.registry import entry
-from octavo.types import PAGE_SIZE, Batch, Ints, RawTensor, Tensor
+from octavo.types import LOGITS_BLOCK, PAGE_SIZE, Batch, Ints, Logits, RawTensor, Tensor
 
 PAGE_FORMATS = ("float16", "int8", "float32")
 INSTRUCTION_SET = "numpy"
@@ -48,8 +48,14 @@ class Program:
     def run(self, batch: Batch) -> None:
         self._logits: Tensor = self._model.forward(Formulas(batch, self._pools))
 
-    def logits(self, first: int, last: int) -> Tensor:
-        return self._logits[first:last]
+    def logits(self, first: int, last: int) -> Logits:
+        return with_maxima(self._logits[first:last])
+
+
+def with_maxima(values: Tensor) -> Logits:
+    """Rows of logits and the maxima of their blocks."""
+    starts = np.arange(0, values.shape[1], LOGITS_BLOCK)
+    return Logits(values, np.maximum.reduceat(values, starts, axis=1))
 
 
 class Formulas:

@@ -1,20 +1,17 @@
 """Rows of logits in, tokens and their logprobs out. Knows no sequence: a Row says all it needs.
 
 The choice itself is native (cpp/kernels/sample.cpp). Logprobs are those of the model: before
-penalties, temperature and cuts.
+penalties, temperature and cuts. A row that holds no choice (not a number, +infinity, or nothing but
+-infinity) gives None.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from math import isfinite
 
 from octavo.kernels import _cpu, cpu
-from octavo.types import Ints, SamplingParams, Tensor, TokenLogprob
+from octavo.types import Logits, SamplingParams, Tensor, TokenLogprob
 
-NO_IDS = np.empty(0, np.int32)
-NO_BIASES = np.empty(0, np.float32)
 SEED_MASK = 2**64 - 1  # a negative seed counts from the top
 
 
@@ -35,24 +32,26 @@ class Sampled:
     logprob: TokenLogprob | None  # where params.logprobs asks for it
 
 
-def sample(logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
-    """One token for each row of logits [rows, vocab]. The logits are overwritten."""
-    return [_sample(line, row) for line, row in zip(logits, rows, strict=True)]
+def sample(logits: Logits, rows: Sequence[Row]) -> list[Sampled | None]:
+    """One token for each row of logits."""
+    lines = zip(logits.values, logits.maxima, rows, strict=True)
+    return [_sample(values, maxima, row) for values, maxima, row in lines]
 
 
-def score(logits: Tensor, targets: Sequence[int], top: int) -> list[TokenLogprob]:
+def score(logits: Logits, targets: Sequence[int], top: int) -> list[TokenLogprob | None]:
     """The logprob of targets[i] under row i, and of the `top` likeliest."""
-    return [_score(line, target, top) for line, target in zip(logits, targets, strict=True)]
+    lines = zip(logits.values, logits.maxima, targets, strict=True)
+    return [_score(values, maxima, target, top) for values, maxima, target in lines]
 
 
-def _sample(line: Tensor, row: Row) -> Sampled:
+def _sample(values: Tensor, maxima: Tensor, row: Row) -> Sampled | None:
     p = row.params
-    seen, generated = _seen(row)
-    bias_ids, biases = _biases(p.logit_bias)
-    before = line.copy() if p.logprobs is not None and (len(seen) or len(bias_ids)) else line
+    repeats = p.repetition_penalty != 1
+    counts = repeats or p.presence_penalty != 0 or p.frequency_penalty != 0
     token_id = _cpu.sample(
         cpu.INSTRUCTION_SET,
-        line,
+        values,
+        maxima,
         p.temperature,
         p.top_k or 0,
         p.top_p,
@@ -62,36 +61,20 @@ def _sample(line: Tensor, row: Row) -> Sampled:
         p.frequency_penalty,
         row.seed & SEED_MASK,
         row.position,
-        seen,
-        generated,
-        bias_ids,
-        biases,
+        row.prompt_ids if repeats else (),
+        row.output_ids if counts else (),
+        tuple(p.logit_bias),
+        tuple(p.logit_bias.values()),
     )
-    if p.logprobs is None:
-        return Sampled(token_id, None)
-    return Sampled(token_id, _score(before, token_id, p.logprobs))
+    if token_id is None or p.logprobs is None:
+        return None if token_id is None else Sampled(token_id, None)
+    return Sampled(token_id, _score(values, maxima, token_id, p.logprobs))
 
 
-def _score(line: Tensor, target: int, top: int) -> TokenLogprob:
-    total = _cpu.log_sum_exp(cpu.INSTRUCTION_SET, line)
-    best = _cpu.top(cpu.INSTRUCTION_SET, line, top) if top else []
-    alternatives = tuple((token, float(line[token] - total)) for token in best)
-    return TokenLogprob(target, float(line[target] - total), alternatives)
-
-
-def _seen(row: Row) -> tuple[Ints, Ints]:
-    """Distinct tokens of prompt and output, and how often each was generated."""
-    p = row.params
-    if p.repetition_penalty == 1 and p.presence_penalty == 0 and p.frequency_penalty == 0:
-        return NO_IDS, NO_IDS
-    counts = Counter(row.output_ids)
-    ids = counts.keys() if p.repetition_penalty == 1 else counts.keys() | set(row.prompt_ids)
-    seen = np.fromiter(ids, np.int32, len(ids))
-    return seen, np.fromiter((counts[token] for token in seen.tolist()), np.int32, len(seen))
-
-
-def _biases(logit_bias: Mapping[int, float]) -> tuple[Ints, Tensor]:
-    if not logit_bias:
-        return NO_IDS, NO_BIASES
-    ids = np.fromiter(logit_bias.keys(), np.int32, len(logit_bias))
-    return ids, np.fromiter(logit_bias.values(), np.float32, len(logit_bias))
+def _score(values: Tensor, maxima: Tensor, target: int, top: int) -> TokenLogprob | None:
+    total = _cpu.log_sum_exp(cpu.INSTRUCTION_SET, values, maxima)
+    if not isfinite(total):
+        return None
+    best = _cpu.top(cpu.INSTRUCTION_SET, values, maxima, top) if top else []
+    alternatives = tuple((token, float(values[token] - total)) for token in best)
+    return TokenLogprob(target, float(values[target] - total), alternatives)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from engines import answer, asked, end, engine_over, logprobs, run, text, tokens
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from octavo.config import Config
 from octavo.engine.engine import Engine
 from octavo.engine.loading import load
 from octavo.errors import BadCheckpoint, BadConfig, BadRequest, QueueFull
-from octavo.types import Delta, Finished, PromptScored, Usage
+from octavo.types import Delta, Finished, Logits, PromptScored, Usage
 
 THE, ON = 265, 264  # tokens of the tiny llama: " the" and "on"
 FOREVER = {"max_tokens": None}
@@ -243,6 +244,50 @@ def test_a_failed_step_ends_its_requests_and_no_others(llama, caplog):
         == tokens(answer(engine_over(llama), "d", [5] * 20, seed=1))
     )
     assert [group.held for group in engine.pages] == [0]
+
+
+class BrokenProgram(FailingProgram):
+    """Gives some rows of logits that are not numbers."""
+
+    broken = ()
+
+    def logits(self, first, last):
+        logits = self._program.logits(first, last)
+        values, maxima = logits.values.copy(), logits.maxima.copy()
+        for row in self.broken:
+            values[row, 70] = maxima[row, 1] = np.nan
+        return Logits(values, maxima)
+
+
+def test_a_row_that_is_not_numbers_ends_its_request_and_no_other(llama):
+    program = BrokenProgram(llama.program)
+    engine = engine_over(llama, program=program)
+    for id in "abc":
+        engine.add(asked(id, [5] * 20, seed=1, temperature=1, max_tokens=4))
+    engine.step()
+    program.broken = (1,)
+    broken = dict(engine.step())
+    program.broken = ()
+    assert (broken["b"].reason, broken["b"].usage.completion_tokens) == ("error", 1)
+    assert broken["b"].error == (
+        "no token can be chosen: the model's logits are not finite numbers"
+    )
+    assert isinstance(broken["a"], Delta)
+    assert isinstance(broken["c"], Delta)
+    told = run(engine)
+    assert end(told["a"]).reason == end(told["c"]).reason == "length"
+    alone = tokens(answer(engine_over(llama), "c", [5] * 20, seed=1, temperature=1, max_tokens=4))
+    assert alone[2:] == tokens(told["a"]) == tokens(told["c"])
+    assert [group.held for group in engine.pages] == [0]
+
+
+def test_a_prompt_whose_logprobs_are_not_numbers_ends_its_request(llama):
+    program = BrokenProgram(llama.program)
+    engine = engine_over(llama, program=program)
+    program.broken = (2,)
+    (finished,) = answer(engine, "a", [5] * 20, prompt_logprobs=1, max_tokens=4)
+    assert finished.reason == "error"
+    assert "not finite" in finished.error
 
 
 PROMPTS = st.integers(1, 45).map(lambda length: [5 + length % 3] * length)

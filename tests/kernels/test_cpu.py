@@ -7,7 +7,7 @@ within 4 ulps: the series within 3 (its reduced argument is below 0.35), the pow
 
 import numpy as np
 import pytest
-from checkpoints import ALL_FORMATS, write_tiny
+from checkpoints import ALL_FORMATS, random_matrix, write_tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs import (
@@ -20,6 +20,7 @@ from programs import (
     meaning,
     model_of,
     noise,
+    packed,
     pages_for,
     tiny_model,
     tokens,
@@ -171,7 +172,7 @@ def test_no_value_is_overwritten_while_it_is_wanted(instruction_set, plan, taken
         model.forward = forward
         program = home.compile(model, (), Limits(3, 3, 2, threads))
         program.run(step)
-        answers.append(program.logits(0, 2).copy())
+        answers.append(program.logits(0, 2).values.copy())
     np.testing.assert_array_equal(*answers)
 
 
@@ -201,9 +202,67 @@ def test_logits_come_in_blocks_of_rows_in_any_order(instruction_set):
     many, few = (cpu.compile(model, (), Limits(9, 1, rows, 2)) for rows in (9, 2))
     for program in (many, few):
         program.run(tokens(9, outputs=(1, 2, 5, 7, 8)))
-    whole = many.logits(0, 5).copy()
+    whole = many.logits(0, 5).values.copy()
     for first, last in ((4, 5), (0, 2), (2, 4), (0, 1), (3, 3)):
-        np.testing.assert_array_equal(few.logits(first, last), whole[first:last])
+        np.testing.assert_array_equal(few.logits(first, last).values, whole[first:last])
+
+
+HEADS = st.sampled_from([1, 8, 37, 63, 64, 65, 520, 1000, 1100])
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(vocabulary=HEADS, rows=st.integers(1, 9), threads=st.integers(1, 3), form=st.integers(0, 2))
+def test_logits_come_with_the_maxima_of_their_blocks(
+    instruction_set, vocabulary, rows, threads, form
+):
+    """All logits are below zero, which is what fills up the last rows of a matrix; 1100 rows of 128
+    columns are cut among threads."""
+    x, weight = np.abs(noise(9, 128)) + 1, -np.abs(noise(vocabulary, 128, seed=1)) - 1
+    codes = random_matrix("q8_0", vocabulary, 128, np.random.default_rng(vocabulary))
+    codes.reshape(vocabulary, 4, 34)[..., 2:] |= 0x80  # codes are negative, scales positive
+    codes.reshape(vocabulary, 4, 34)[..., 1] &= 0x7F
+    head = packed("q8_0", codes) if form == 1 else floats(weight)
+
+    def forward(ops, load):
+        logits = ops.linear(ops.embed(load(floats(x))), load(head))
+        return ops.scale(logits, 0.5) if form == 2 else logits
+
+    model = model_of(None, None)
+    model.forward = lambda ops: forward(Taken(ops), cpu.weight)
+    program = cpu.compile(model, (), Limits(9, 1, 9, threads))
+    program.run(tokens(9, outputs=range(rows)))
+    logits = program.logits(0, rows)
+    assert (logits.values < 0).all()
+    assert logits.values.shape == (rows, vocabulary)
+    np.testing.assert_array_equal(logits.maxima, reference.with_maxima(logits.values).maxima)
+
+
+class Taken:
+    """Ops that take the wanted rows as soon as they are embedded, as a head wants them."""
+
+    def __init__(self, ops):
+        self._ops = ops
+
+    def embed(self, table):
+        return self._ops.take(self._ops.embed(table))
+
+    def __getattr__(self, name):
+        return getattr(self._ops, name)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 63, 64, 70])
+def test_the_maximum_of_what_is_not_all_numbers_is_none(bad, place, instruction_set):
+    weight = noise(71, 16)
+    weight[place, 3] = bad
+    program = Compiled(lambda ops, load: ops.linear(ops.embed(load(floats(np.ones((1, 16))))),
+                                                    load(floats(weight)))).program  # fmt: skip
+    program.run(tokens(1))
+    logits = program.logits(0, 1)
+    np.testing.assert_array_equal(logits.maxima, reference.with_maxima(logits.values).maxima)
+    assert np.count_nonzero(np.isfinite(logits.maxima)) == 1
 
 
 def test_no_tokens_and_no_wanted_rows(instruction_set):

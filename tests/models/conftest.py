@@ -58,7 +58,7 @@ class Run:
         flat = (np.array(numbers, np.int32) for numbers in (ids, positions, starts))
         outputs = np.arange(len(ids), dtype=np.int32)[-(last or len(ids)) :]
         self.program.run(Batch(*flat, tuple(tables), outputs))
-        return self.program.logits(0, len(outputs))
+        return self.program.logits(0, len(outputs)).values
 
 
 @dataclass(frozen=True)

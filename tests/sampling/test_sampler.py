@@ -6,14 +6,13 @@ cuts                    min_p, then top_k, then top_p of what is left
 choice                  the largest logit / temperature + noise(seed, position, token id)
 """
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from octavo.kernels import _cpu, cpu
+from octavo.kernels.reference import with_maxima
 from octavo.sampling.sampler import Row, sample, score
 from octavo.types import SamplingParams
 
@@ -29,11 +28,13 @@ def instruction_set(request, monkeypatch):
     monkeypatch.setattr(cpu, "INSTRUCTION_SET", request.param)
 
 
-def noise_of(seed, position, token):
-    """Gumbel noise of a uniform number in (0, 1), whose 32 bits hash the three: seed and position
-    make a key (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators",
-    2014, figure 16), the token goes through MurmurHash3's finisher with either half of it."""
+def noise_of(seed, position, tokens):
+    """Gumbel noise of tokens, each of a uniform number in (0, 1) whose 32 bits hash the three: seed
+    and position make a key (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
+    generators", 2014, figure 16), the token goes through MurmurHash3's finisher with either half
+    of it."""
     long, short = 2**64 - 1, 2**32 - 1
+    tokens = np.asarray(tokens, np.uint64)
 
     def mix(x):
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & long
@@ -41,14 +42,14 @@ def noise_of(seed, position, token):
         return x ^ x >> 31
 
     def scatter(x):
-        x = (x ^ x >> 16) * 0x85EBCA6B & short
-        x = (x ^ x >> 13) * 0xC2B2AE35 & short
-        return x ^ x >> 16
+        x = (x ^ x >> np.uint64(16)) * np.uint64(0x85EBCA6B) & np.uint64(short)
+        x = (x ^ x >> np.uint64(13)) * np.uint64(0xC2B2AE35) & np.uint64(short)
+        return x ^ x >> np.uint64(16)
 
     golden = 0x9E3779B97F4A7C15
     key = mix(mix(seed + golden & long) + position & long)
-    bits = scatter(scatter(token ^ key & short) ^ key >> 32)
-    return -math.log(-math.log((bits + 0.5) * 2.0**-32))
+    bits = scatter(scatter(tokens ^ np.uint64(key & short)) ^ np.uint64(key >> 32))
+    return -np.log(-np.log((bits + 0.5) * 2.0**-32))
 
 
 def adjusted(logits, row):
@@ -84,10 +85,9 @@ def choice(logits, row):
         return int(np.argmax(logits))  # the first of the largest
     ids, temperature = kept(logits, row.params), float(np.float32(row.params.temperature))
     seed = row.seed % 2**64
-    lifted = {
-        i: float(logits[i]) / temperature + noise_of(seed, row.position, i) for i in ids.tolist()
-    }
-    return min(lifted, key=lambda i: (-lifted[i], i))
+    ids = np.sort(ids)
+    lifted = logits[ids].astype(float) / temperature + noise_of(seed, row.position, ids)
+    return int(ids[np.argmax(lifted)])
 
 
 def logits_of(vocabulary, seed, spread=4.0):
@@ -98,7 +98,11 @@ def logits_of(vocabulary, seed, spread=4.0):
 
 
 def one(logits, row):
-    (sampled,) = sample(logits[None].copy(), [row])
+    given = with_maxima(logits[None])
+    before = given.values.copy(), given.maxima.copy()
+    (sampled,) = sample(given, [row])
+    np.testing.assert_array_equal(given.values, before[0])  # penalties and all are taken back
+    np.testing.assert_array_equal(given.maxima, before[1])
     return sampled
 
 
@@ -124,6 +128,7 @@ def test_cuts_and_noise_choose_as_the_formulas_do(
 
 @SAME_SET
 @given(
+    apart=st.sampled_from([1, 40]),  # the same tokens, in one block or in six
     content=st.integers(0, 9999),
     temperature=st.sampled_from([0, 0.8]),
     repetition=st.sampled_from([1, 1.3, 0.5]),
@@ -134,16 +139,17 @@ def test_cuts_and_noise_choose_as_the_formulas_do(
     output=st.lists(st.integers(0, 8), max_size=12),
 )
 def test_penalties_and_biases_are_applied_once_and_in_order(
-    content, temperature, repetition, presence, frequency, bias, prompt, output
+    apart, content, temperature, repetition, presence, frequency, bias, prompt, output
 ):
     params = SamplingParams(
         temperature=temperature,
         repetition_penalty=repetition,
         presence_penalty=presence,
         frequency_penalty=frequency,
-        logit_bias=bias,
+        logit_bias={token * apart: value for token, value in bias.items()},
     )
-    logits = logits_of(9, content)
+    logits = logits_of(8 * apart + 1, content)
+    prompt, output = ([token * apart for token in tokens] for tokens in (prompt, output))
     row = Row(params, content, len(prompt) + len(output), prompt, output)
     assert one(logits, row).token_id == choice(logits, row)
 
@@ -182,9 +188,66 @@ def test_tokens_masked_by_infinity_are_never_chosen():
     rows = [Row(SamplingParams(temperature=100, top_k=95), seed, 3) for seed in range(200)]
     chosen = {one(logits, row).token_id for row in rows}
     assert chosen == set(range(90, 100))
-    assert one(np.full(9, -np.inf, np.float32), rows[0]).token_id in range(9)
-    logits[40] = np.inf
-    assert one(logits, Row(SamplingParams(temperature=0), 0, 0)).token_id == 40
+    lone = np.full(131, -np.inf, np.float32)
+    lone[130] = -5
+    for params in PLAIN:
+        assert one(lone, Row(SamplingParams(**params), 1, 1)).token_id == 130
+
+
+PLAIN = ({}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}, {"logprobs": 20})
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])
+@pytest.mark.parametrize("vocabulary", [1, 8, 65, 1000])
+def test_a_row_that_is_not_all_numbers_holds_no_choice(bad, vocabulary):
+    for place in {0, vocabulary // 2, vocabulary - 1}:
+        logits = logits_of(vocabulary, 0)
+        logits[place] = bad
+        for params in PLAIN:
+            asked = SamplingParams(**params)
+            assert one(logits, Row(asked, 0, 0)) is None
+            assert one(logits, Row(asked, 0, 0, output_ids=[place])) is None
+        assert score(with_maxima(logits[None]), [0], 5) == [None]
+    nothing = np.full(vocabulary, -np.inf, np.float32)
+    assert one(nothing, Row(SamplingParams(), 0, 0)) is None
+    assert score(with_maxima(nothing[None]), [0], 5) == [None]
+
+
+@pytest.mark.parametrize("spread", [0, 0.01, 4])
+def test_every_top_k_keeps_as_many(spread):
+    """At a temperature at which the one too many would be chosen."""
+    for top_k in (*range(1, 90), 1000, 4000, LARGE - 1, LARGE):
+        logits = np.random.default_rng(top_k).normal(0, spread, LARGE).astype(np.float32)
+        row = Row(SamplingParams(temperature=100, top_k=top_k), top_k, 1)
+        assert one(logits, row).token_id == choice(logits, row)
+        if top_k < 90:
+            (scored,) = score(with_maxima(logits[None]), [0], top_k)
+            assert [token for token, _ in scored.top] == np.argsort(-logits, kind="stable")[
+                :top_k
+            ].tolist()
+
+
+@pytest.mark.parametrize("spread", [0, 0.3, 4])
+def test_a_large_vocabulary_is_raced_over_as_a_small_one(spread):
+    """Here most winners are found from the noise. One logit leads, so that not all is noise."""
+    size = 150_001
+    logits = np.random.default_rng(5).normal(0, spread, size).astype(np.float32)
+    logits[777] = 11
+    ways = ({}, {"temperature": 2.5}, {"top_p": 0.6}, {"top_k": 60_000}, {"min_p": 0.0001})
+    for seed, way in enumerate(ways):
+        row = Row(SamplingParams(**way), seed, 9)
+        assert one(logits, row).token_id == choice(logits, row)
+
+
+@pytest.mark.parametrize("top_k", [70, 4000])
+def test_of_equal_logits_the_lowest_ids_are_kept(top_k):
+    """More than a cut keeps, in blocks that it keeps in part."""
+    logits = np.zeros(5000, np.float32)
+    logits[[3, 4500]] = 2
+    kept = {one(logits, Row(SamplingParams(temperature=50, top_k=top_k), s, 1)).token_id
+            for s in range(500)}  # fmt: skip
+    assert kept <= {4500, *range(top_k)}
+    assert max(kept - {4500}) > top_k * 0.9
 
 
 def test_extreme_but_finite_logits_choose_the_largest():
@@ -198,7 +261,7 @@ def test_the_same_seed_and_position_choose_the_same_token_among_any_neighbours()
     rows = [Row(SamplingParams(top_p=0.95), seed=i, position=100 - i) for i in range(17)]
     alone = [one(line, row).token_id for line, row in zip(logits, rows, strict=True)]
     order = np.random.default_rng(1).permutation(17)
-    together = sample(logits[order].copy(), [rows[i] for i in order])
+    together = sample(with_maxima(logits[order]), [rows[i] for i in order])
     assert [s.token_id for s in together] == [alone[i] for i in order]
 
 
@@ -208,7 +271,8 @@ def test_tokens_are_as_frequent_as_they_are_likely(by, temperature, top_k):
     logits = np.array([2, 1.5, 1, 0.5, 0, -0.5, -1, -3], np.float32)
     params, draws = SamplingParams(temperature=temperature, top_k=top_k), 6000
     rows = [Row(params, *((i, 7) if by == "seed" else (7, i))) for i in range(draws)]
-    tokens = np.array([s.token_id for s in sample(np.tile(logits, (draws, 1)), rows)])
+    lines = with_maxima(np.tile(logits, (draws, 1)))
+    tokens = np.array([s.token_id for s in sample(lines, rows)])
     weights = np.exp(logits.astype(float) / temperature)[:top_k]
     share = weights / weights.sum()
     # Chi-square with at most 7 degrees of freedom exceeds 40 once in a million. With neighbouring
@@ -243,11 +307,11 @@ def chi_square(seen, expected):
 def test_logprobs_are_those_of_the_softmax(vocabulary, spread):
     logits = logits_of(vocabulary, 0, spread)
     exact = log_softmax(logits)
-    # e^x is within 4 ulps and the sums, of positive terms, within one a term of a lane; their
-    # logarithm turns that share into a difference. It, the largest logit, the sum of the two and
-    # the final difference are rounded once each.
-    allowed = (4 + vocabulary / 8 + 11 + 4 * np.abs(logits).max() + np.log(vocabulary)) * 2.0**-24
-    scored = score(np.tile(logits, (vocabulary, 1)), range(vocabulary), 0)
+    # e^x is within 4 ulps, the sum of a block's 64 within 11, and what is left out as too light
+    # within one; their logarithm turns that share into a difference. It, the largest logit, the sum
+    # of the two and the final difference are rounded once each.
+    allowed = (4 + 11 + 1 + 4 * np.abs(logits).max() + np.log(vocabulary)) * 2.0**-24
+    scored = score(with_maxima(np.tile(logits, (vocabulary, 1))), range(vocabulary), 0)
     assert [s.token_id for s in scored] == list(range(vocabulary))
     np.testing.assert_allclose([s.logprob for s in scored], exact, rtol=2.0**-23, atol=allowed)
 
@@ -261,7 +325,7 @@ def log_softmax(logits):
 def test_alternatives_come_best_first_and_ties_by_id(count):
     for vocabulary in VOCABULARIES:
         logits = logits_of(vocabulary, 3, spread=1)
-        (scored,) = score(logits[None], [0], count)
+        (scored,) = score(with_maxima(logits[None]), [0], count)
         order = np.lexsort((np.arange(vocabulary), -logits))[:count]
         assert [token for token, _ in scored.top] == order.tolist()
         wanted = log_softmax(logits)[order]
@@ -278,7 +342,7 @@ def test_logprobs_are_the_models_own_whatever_is_penalised():
     second = one(logits, Row(bent, 0, 0, prompt_ids=(0, 1), output_ids=(2, 2)))
     assert second.token_id == 4
     assert second.logprob.top == first.logprob.top
-    assert second.logprob.logprob == score(logits[None], [4], 0)[0].logprob
+    assert second.logprob.logprob == score(with_maxima(logits[None]), [4], 0)[0].logprob
     assert first.logprob.token_id == first.token_id
     assert one(logits, Row(SamplingParams(), 0, 0)).logprob is None
     assert one(logits, Row(SamplingParams(logprobs=0), 0, 0)).logprob.top == ()
@@ -288,7 +352,8 @@ def test_logprobs_are_the_models_own_whatever_is_penalised():
 
 GOOD = {
     "instruction_set": "generic",
-    "logits": np.zeros(5, np.float32),
+    "logits": np.zeros(65, np.float32),
+    "maxima": np.zeros(2, np.float32),
     "temperature": 1,
     "top_k": 0,
     "top_p": 1,
@@ -298,25 +363,25 @@ GOOD = {
     "frequency_penalty": 0,
     "seed": 0,
     "position": 0,
-    "seen": np.zeros(0, np.int32),
-    "generated": np.zeros(0, np.int32),
-    "bias_ids": np.zeros(0, np.int32),
-    "biases": np.zeros(0, np.float32),
+    "prompt": [],
+    "output": [],
+    "bias_ids": [],
+    "biases": [],
 }
-ONE = np.ones(1, np.float32)
 BAD = {
-    "no logits": {"logits": np.zeros(0, np.float32)},
-    "a seen token past the end": {"seen": np.array([5], "i4"), "generated": np.array([1], "i4")},
-    "a negative seen token": {"seen": np.array([-1], "i4"), "generated": np.array([1], "i4")},
-    "counts for nobody": {"generated": np.array([1], "i4")},
-    "a bias past the end": {"bias_ids": np.array([5], "i4"), "biases": ONE},
-    "a bias for nobody": {"biases": ONE},
+    "no logits": {"logits": np.zeros(0, np.float32), "maxima": np.zeros(0, np.float32)},
+    "too few maxima": {"maxima": np.zeros(1, np.float32)},
+    "too many maxima": {"maxima": np.zeros(3, np.float32)},
+    "a prompt's token past the end": {"prompt": [65]},
+    "a negative token": {"output": [-1]},
+    "a bias past the end": {"bias_ids": [65], "biases": [1]},
+    "a bias for nobody": {"biases": [1]},
     "an unknown instruction set": {"instruction_set": "mmx"},
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_arguments_that_do_not_hold_together_are_refused(case):
-    assert _cpu.sample(**GOOD) in range(5)
+    assert _cpu.sample(**GOOD) in range(65)
     with pytest.raises(ValueError, match=r".+"):
         _cpu.sample(**GOOD | BAD[case])
