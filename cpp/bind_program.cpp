@@ -130,15 +130,20 @@ void bind_program(nb::module_& m) {
         return (int)columns;
     };
     using M = Program::Measured;
-    nb::class_<M>(m, "Measured", "What one recorded operation took, on all threads together.")
+    nb::class_<M>(m, "Measured", "What one operation took; see cpp/program.h.")
         .def_ro("op", &M::op)
         .def_ro("ticks", &M::ticks)
         .def_ro("calls", &M::calls)
+        .def_ro("is_head", &M::is_head)
+        .def_ro("heads", &M::heads)
+        .def_ro("head_dim", &M::head_dim)
+        .def_ro("window", &M::window)
+        .def_ro("key_bytes", &M::key_bytes, "A token's keys and values, of one layer.")
         .def_prop_ro("rows", [](const M& m) { return m.weight ? m.weight->rows : 0; })
         .def_prop_ro("columns", [](const M& m) { return m.weight ? m.weight->columns : 0; })
         .def_prop_ro(
             "bits", [](const M& m) { return m.weight ? bits_of(*m.weight) : 0; },
-            "Of a matrix; its codes', or 16 or 32 of its floats.")
+            "Of a matrix: its codes', or 16 or 32 of its floats.")
         .def_prop_ro("bytes", [](const M& m) {
             return m.weight ? m.weight->row_groups() * m.weight->stride : 0;
         });

@@ -16,8 +16,13 @@ class Profile {
     void start(int threads) {
         spent_.assign(threads, std::vector<Spent>(operations_));
         on_ = true;
+        began_ = OCTAVO_SET::ticks();
     }
-    void stop() { on_ = false; }
+    // Returns the ticks since start().
+    uint64_t stop() {
+        on_ = false;
+        return OCTAVO_SET::ticks() - began_;
+    }
 
     // Calls f, and where a profile is taken counts its time.
     template <typename F>
@@ -43,6 +48,7 @@ class Profile {
   private:
     int operations_ = 0;
     bool on_ = false;
+    uint64_t began_ = 0;
     std::vector<std::vector<Spent>> spent_;  // per thread
 };
 

@@ -140,18 +140,27 @@ void Program::linear(BufferId x, const std::vector<Product>& products) {
 }
 
 std::vector<Program::Measured> Program::stop_profile() {
-    profile_.stop();
-    std::vector<Measured> all;
-    auto add = [&](const char* op, const Weight* weight, int operation) {
+    auto measured = [&](const char* op, int operation, const Stage* stage) {
         Profile::Spent spent = profile_.of(operation);
-        all.push_back({op, weight, spent.ticks, spent.calls});
+        bool is_head = stage && stage >= head_.data() && stage < head_.data() + head_.size();
+        return Measured{.op = op, .ticks = spent.ticks, .calls = spent.calls, .is_head = is_head};
     };
+    std::vector<Measured> all = {{.op = "elapsed", .ticks = profile_.stop(), .calls = 1},
+                                 measured("replay", replay_, nullptr)};
     for (auto* stages : {&body_, &head_})
         for (const Stage& stage : *stages) {
-            for (const RowOp& op : stage.ops) add(NAMES[op.kind], nullptr, op.operation);
-            for (const Product& product : stage.products)
-                add("linear", product.weight, product.operation);
-            if (stage.kind == Stage::attend) add("attend", nullptr, stage.operation);
+            for (const RowOp& op : stage.ops)
+                all.push_back(measured(NAMES[op.kind], op.operation, &stage));
+            for (const Product& product : stage.products) {
+                all.push_back(measured("linear", product.operation, &stage));
+                all.back().weight = product.weight;
+            }
+            if (stage.kind != Stage::attend) continue;
+            const Group& group = groups_[stage.group];
+            all.push_back(measured("attend", stage.operation, &stage));
+            all.back().heads = stage.heads, all.back().head_dim = group.head_dim;
+            all.back().window = group.window;
+            all.back().key_bytes = group.layer(0).head * 2 * group.kv_heads / PAGE;
         }
     return all;
 }
@@ -189,8 +198,10 @@ void Program::replay(const std::vector<Stage>& stages, int rows) {
     if (rows == 0) return;
     if (!pool_) pool_.emplace(threads_, std::max(body_.size(), head_.size()));
     std::vector<uint16_t> chunks = chunks_of(stages, rows);
-    pool_->run(chunks, [&](int stage, int chunk, int thread) {
-        work(stages[stage], chunk, chunks[stage], thread);
+    profile_.time(replay_, 0, [&] {
+        pool_->run(chunks, [&](int stage, int chunk, int thread) {
+            work(stages[stage], chunk, chunks[stage], thread);
+        });
     });
 }
 

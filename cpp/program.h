@@ -85,11 +85,16 @@ class Program {
 
     size_t buffer_bytes() const { return bytes_; }
 
-    // From start_profile() on, what each operation took on all threads together, as recorded.
+    // What one operation took between start_profile() and stop_profile(), on all threads together.
+    // Two are no recorded ones: "replay", from the first stage to the last, and "elapsed", all of
+    // it.
     struct Measured {
         const char* op;
-        const Weight* weight;  // of linear
         uint64_t ticks, calls;
+        bool is_head = false;                     // after start_outputs()
+        const Weight* weight = nullptr;           // of linear
+        int heads = 0, head_dim = 0, window = 0;  // of attend
+        size_t key_bytes = 0;                     // the same: a token's keys and values
     };
     void start_profile() { profile_.start(threads_); }
     std::vector<Measured> stop_profile();
@@ -185,6 +190,7 @@ class Program {
     bool taken_ = false;
     size_t bytes_ = 0;
     Profile profile_;
+    int replay_ = profile_.add();
     BufferId logits_ = 0, maxima_ = 0;
     int num_logits_ = 0;
 

@@ -195,7 +195,7 @@ struct Codes {
             if constexpr (SUB && MIN && GROUP < BLOCK)
                 unrolled<G>([&](auto g)
                                 INLINE { subtract_mins<T>(subs[g], x, min[g], sums + g * T); });
-            if (T > 2) keep_in_memory(sums);
+            if constexpr (T > 2) keep_in_memory(sums);
         }
     }
 
@@ -251,11 +251,15 @@ void run_codes(const Weight& w, int first, int last, const uint8_t* tiles, int t
             const uint8_t* pair[2] = {rows, two ? rows + w.stride : rows};
             auto run = [&](auto size, int token) {
                 constexpr int T = size;
-                f32x8 sums[2 * T];
+                // From memory, two streams of weights are slower than one after the other.
+                constexpr int G = T == 1 ? 1 : 2;
                 const uint8_t* x = tiles + activation_bytes(token, w.columns);
-                Format::template tile<2, T>(pair, w.columns, x, sums);
-                put<T>(sums, group, token, bias, out);
-                if (two) put<T>(sums + T, group + 1, token, bias, out);
+                for (int g = 0; g < (two ? 2 : 1); g += G) {
+                    f32x8 sums[G * T];
+                    Format::template tile<G, T>(pair + g, w.columns, x, sums);
+                    put<T>(sums, group + g, token, bias, out);
+                    if (G == 2 && two) put<T>(sums + (G - 1) * T, group + 1, token, bias, out);
+                }
             };
             for (int token = from; token < to;) {
                 int size = tile_size(token, tokens);

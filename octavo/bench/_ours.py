@@ -2,6 +2,7 @@
 pays is in it. Also what the work must cost at least. Knows no peer."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from octavo.bench._work import token_id
 
 if TYPE_CHECKING:
     from octavo.engine.loading import Loaded
+
+NOTHING_AROUND = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +68,25 @@ class Ours:
         self.work, self.loaded = work, load(config)
         self._engine = Engine(config, self.loaded)
 
-    def seconds(self, kind: str) -> float:
+    def seconds(self, kind: str, around: AbstractContextManager[None] = NOTHING_AROUND) -> float:
+        """`around` surrounds what is timed."""
         if kind == "prompt":
-            return self._prompt(self.work.prompt_tokens)
-        return self._generate()
+            return self._prompt(self.work.prompt_tokens, around)
+        return self._generate(around)
 
     def wake(self) -> None:
-        self._prompt(min(64, self.work.prompt_tokens))
+        self._prompt(min(64, self.work.prompt_tokens), NOTHING_AROUND)
 
-    def _prompt(self, num_tokens: int) -> float:
+    def _prompt(self, num_tokens: int, around: AbstractContextManager[None]) -> float:
         """From a prompt to its first token."""
-        start = time.perf_counter()
-        self._add("prompt", num_tokens, 1)
-        while self._engine.has_work:
-            self._engine.step()
-        return time.perf_counter() - start
+        with around:
+            start = time.perf_counter()
+            self._add("prompt", num_tokens, 1)
+            while self._engine.has_work:
+                self._engine.step()
+            return time.perf_counter() - start
 
-    def _generate(self) -> float:
+    def _generate(self, around: AbstractContextManager[None]) -> float:
         """`new_tokens` steps, once every sequence of the batch has its first token."""
         from octavo.types import Delta
 
@@ -90,10 +95,11 @@ class Ours:
             self._add(f"sequence {i}", self.work.context, self.work.most_steps)
         while len(begun) < self.work.batch:
             begun.update(id for id, event in self._engine.step() if isinstance(event, Delta))
-        start = time.perf_counter()
-        for _ in range(self.work.new_tokens):
-            self._engine.step()
-        seconds = time.perf_counter() - start
+        with around:
+            start = time.perf_counter()
+            for _ in range(self.work.new_tokens):
+                self._engine.step()
+            seconds = time.perf_counter() - start
         for id in begun:
             self._engine.cancel(id)
         self._engine.step()

@@ -47,7 +47,7 @@ class Weight:
         """float32 [rows, columns]"""
 
 class Measured:
-    """What one recorded operation took, on all threads together."""
+    """What one operation took; see cpp/program.h."""
 
     @property
     def op(self) -> str: ...
@@ -59,6 +59,22 @@ class Measured:
     def calls(self) -> int: ...
 
     @property
+    def is_head(self) -> bool: ...
+
+    @property
+    def heads(self) -> int: ...
+
+    @property
+    def head_dim(self) -> int: ...
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def key_bytes(self) -> int:
+        """A token's keys and values, of one layer."""
+
+    @property
     def rows(self) -> int: ...
 
     @property
@@ -66,7 +82,7 @@ class Measured:
 
     @property
     def bits(self) -> int:
-        """Of a matrix; its codes', or 16 or 32 of its floats."""
+        """Of a matrix: its codes', or 16 or 32 of its floats."""
 
     @property
     def bytes(self) -> int: ...

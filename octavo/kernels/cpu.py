@@ -199,6 +199,10 @@ class Program:
         self._batch: Batch | None = None
 
     @property
+    def native(self) -> "_cpu.Program":
+        return self._native
+
+    @property
     def buffer_bytes(self) -> int:
         return self._native.buffer_bytes
 
