@@ -96,6 +96,18 @@ inline i32x8 load(const int32_t* x) { return {_mm256_loadu_si256((const __m256i*
 inline void store(int32_t* to, i32x8 x) { _mm256_storeu_si256((__m256i*)to, x.v); }
 inline i32x8 bits(f32x8 x) { return {_mm256_castps_si256(x.v)}; }
 inline f32x8 floats(i32x8 x) { return {_mm256_castsi256_ps(x.v)}; }
+// Lane r of out[i] is word i of the four that begin `at` bytes behind rows[r].
+inline void load_words(const uint8_t* const* rows, size_t at, i32x8* out) {
+    auto load_two = [&](int r) {
+        return _mm256_loadu2_m128i((const __m128i*)(rows[r + 4] + at),
+                                   (const __m128i*)(rows[r] + at));
+    };
+    __m256i a = load_two(0), b = load_two(1), c = load_two(2), d = load_two(3);
+    __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+    out[0] = {_mm256_unpacklo_epi64(ab, cd)}, out[1] = {_mm256_unpackhi_epi64(ab, cd)};
+    ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
+    out[2] = {_mm256_unpacklo_epi64(ab, cd)}, out[3] = {_mm256_unpackhi_epi64(ab, cd)};
+}
 inline void store_bytes(int8_t* to, i32x8 x) {  // eight values in -128..127
     __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
     _mm_storel_epi64((__m128i*)to, _mm_packs_epi16(words, words));
@@ -296,6 +308,9 @@ inline i32x8 load(const int32_t* x) { return load_lanes<i32x8>(x); }
 inline void store(int32_t* to, i32x8 x) { std::memcpy(to, x.v, sizeof(x.v)); }
 inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
 inline f32x8 floats(i32x8 x) { return load_lanes<f32x8>(x.v); }
+inline void load_words(const uint8_t* const* rows, size_t at, i32x8* out) {
+    for (int i = 0; i < 32; ++i) std::memcpy(&out[i / 8].v[i % 8], rows[i % 8] + at + i / 8 * 4, 4);
+}
 inline void store_bytes(int8_t* to, i32x8 x) {
     for (int i = 0; i < 8; ++i)
         to[i] = (int8_t)(x.v[i] < -128 ? -128 : x.v[i] > 127 ? 127 : x.v[i]);

@@ -81,23 +81,29 @@ def _matrix(raw: RawTensor, arena: "_cpu.Arena") -> tuple["_cpu.Weight", Callabl
 
     if split is None:
         floats = _cpu.Weight.floats(arena, rows, columns, raw.format)
-        return floats, lambda part: floats.put_floats(part.start, np.ascontiguousarray(read(part)))
+
+        def put_floats(part: slice) -> None:
+            floats.put_floats(INSTRUCTION_SET, part.start, np.ascontiguousarray(read(part)))
+
+        return floats, put_floats
     one = split(read(slice(0, 1)))
     has_min, has_sub = one.min is not None, one.sub_scale is not None
     codes = _cpu.Weight.codes(arena, rows, columns, one.bits, one.group, has_min, has_sub)
 
-    def put(part: slice) -> None:
-        c = split(read(part))
-        codes.put_codes(
-            part.start,
-            c.codes.view(np.uint8),
-            c.scale.view(np.uint16),
-            None if c.min is None else c.min.view(np.uint16),
-            c.sub_scale,
-            None if c.sub_min is None else c.sub_min.view(np.int8),
-        )
+    return codes, lambda part: put_codes(codes, part.start, split(read(part)))
 
-    return codes, put
+
+def put_codes(weight: "_cpu.Weight", first: int, c: _codes.Codes) -> None:
+    """Rows from `first` on."""
+    weight.put_codes(
+        INSTRUCTION_SET,
+        first,
+        [(plane.bits, plane.bytes) for plane in c.planes],
+        c.scale.view(np.uint16),
+        None if c.min is None else c.min.view(np.uint16),
+        c.sub_scale,
+        None if c.sub_min is None else c.sub_min.view(np.int8),
+    )
 
 
 def compile(model: Model, pools: Sequence[PagePool], limits: Limits) -> "Program":
