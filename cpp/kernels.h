@@ -83,6 +83,11 @@ struct SampleIn {
 struct Kernels {
     const char* name;
 
+    // Fills rows [first, first + rows); first is a multiple of 8. Where the last group of eight
+    // has fewer rows, the rest is zero.
+    void (*pack_codes)(const Weight& w, uint8_t* to, const CodesIn& from, int first, int rows);
+    void (*pack_floats)(const Weight& w, uint8_t* to, const uint8_t* from, int first, int rows);
+
     // Columns of `tokens` rows -> tiles of activations. Row t of x is token first + t of `tokens`.
     void (*quantize)(const float* x, int columns, int token, int tokens, uint8_t* tiles);
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace octavo::OCTAVO_SET {
 
@@ -87,6 +89,18 @@ inline int lanes_below(i32x8 a, i32x8 b) {
 }
 inline i32x8 bits(f32x8 x) { return {_mm256_castps_si256(x.v)}; }
 inline f32x8 floats(i32x8 x) { return {_mm256_castsi256_ps(x.v)}; }
+// Lane r of out[i] is word i of the four that begin `at` bytes behind rows[r].
+inline void load_words(const uint8_t* const* rows, size_t at, i32x8* out) {
+    auto load_two = [&](int r) {
+        return _mm256_loadu2_m128i((const __m128i*)(rows[r + 4] + at),
+                                   (const __m128i*)(rows[r] + at));
+    };
+    __m256i a = load_two(0), b = load_two(1), c = load_two(2), d = load_two(3);
+    __m256i ab = _mm256_unpacklo_epi32(a, b), cd = _mm256_unpacklo_epi32(c, d);
+    out[0] = {_mm256_unpacklo_epi64(ab, cd)}, out[1] = {_mm256_unpackhi_epi64(ab, cd)};
+    ab = _mm256_unpackhi_epi32(a, b), cd = _mm256_unpackhi_epi32(c, d);
+    out[2] = {_mm256_unpacklo_epi64(ab, cd)}, out[3] = {_mm256_unpackhi_epi64(ab, cd)};
+}
 inline void store_bytes(int8_t* to, i32x8 x) {  // eight values in -128..127
     __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
     _mm_storel_epi64((__m128i*)to, _mm_packs_epi16(words, words));
@@ -159,6 +173,16 @@ inline i16x16 load_pairs(const int8_t* low, const int8_t* high) {
 }
 inline f32x8 load_as_float(const int8_t* x) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x)))};
+}
+
+// Calls f(0), ..., f(N - 1) with each number known at compile time: arrays of vectors, one entry a
+// call, are then held in registers.
+#define INLINE __attribute__((always_inline))
+template <int N, typename F>
+INLINE inline void each(F f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) INLINE {
+        (f(std::integral_constant<int, I>{}), ...);
+    }(std::make_integer_sequence<int, N>{});
 }
 
 // The compiler must believe that x is used here and may have changed. GCC would otherwise form all

@@ -127,6 +127,9 @@ inline int lanes_below(i32x8 a, i32x8 b) {
 }
 inline i32x8 bits(f32x8 x) { return load_lanes<i32x8>(x.v); }
 inline f32x8 floats(i32x8 x) { return load_lanes<f32x8>(x.v); }
+inline void load_words(const uint8_t* const* rows, size_t at, i32x8* out) {
+    for (int i = 0; i < 32; ++i) std::memcpy(&out[i / 8].v[i % 8], rows[i % 8] + at + i / 8 * 4, 4);
+}
 inline void store_bytes(int8_t* to, i32x8 x) {
     for (int i = 0; i < 8; ++i)
         to[i] = (int8_t)(x.v[i] < -128 ? -128 : x.v[i] > 127 ? 127 : x.v[i]);
@@ -233,6 +236,11 @@ inline f32x8 load_as_float(const int8_t* x) {
     return lanes<f32x8>([&](int i) { return (float)x[i]; });
 }
 
+#define INLINE
+template <int N, typename F>
+inline void each(F f) {  // unrolled, it would take minutes to compile
+    for (int i = 0; i < N; ++i) f(i);
+}
 template <typename V>
 inline void settle(V&) {}
 template <typename V>

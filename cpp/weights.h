@@ -24,6 +24,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace octavo {
 
@@ -75,19 +76,29 @@ inline size_t stride_of(const Weight& w) {
     return w.columns / BLOCK * (header_bytes(w.has_min) + code_bytes(w.bits));
 }
 
+// The same bits of all codes, as they lie in a file; strides are in bytes. A row is blocks of BLOCK
+// or SUPER columns, a block is pieces of `run` bytes. The lowest `bits` of a piece's bytes belong
+// to its first `run` columns, the next ones to the columns behind them, and so on. `run` is a
+// multiple of 16, or it is 1, for the single bits of 32 columns in order.
+struct Plane {
+    const uint8_t* data;
+    ptrdiff_t row, block, piece;
+    int pieces, run, bits;
+};
+
+// Half-precision numbers, one a block.
+struct Halves {
+    const uint8_t* data;
+    ptrdiff_t row, block;
+};
+
 // What a matrix of integer codes is packed from, row by row; see octavo/quant/_codes.py.
 struct CodesIn {
-    const uint8_t* codes;     // [rows, columns]
-    const uint16_t* scale;    // [rows, columns / span], half precision
-    const uint16_t* min;      // the same, or null
+    std::vector<Plane> planes;  // those of the block
+    Halves scale, min;
     const int8_t* sub_scale;  // [rows, columns / group], or null
     const int8_t* sub_min;    // the same, or null
 };
-
-// Fills rows [first, first + rows); first is a multiple of 8. Where the last group of eight has
-// fewer rows, the rest is zero.
-void pack_codes(const Weight& w, uint8_t* to, const CodesIn& from, int first, int rows);
-void pack_floats(const Weight& w, uint8_t* to, const uint8_t* from, int first, int rows);
 
 // out[columns] = row `row` as floats
 void unpack_row(const Weight& w, int row, float* out);

@@ -8,9 +8,10 @@
 #include "simd.h"
 #include "vector_math.h"
 
-#define INLINE __attribute__((always_inline))
-
 namespace octavo::OCTAVO_SET {
+
+void pack_codes(const Weight& w, uint8_t* to, const CodesIn& from, int first, int rows);
+void pack_floats(const Weight& w, uint8_t* to, const uint8_t* from, int first, int rows);
 
 void quantize(const float* x, int columns, int token, int tokens, uint8_t* tiles);
 void linear(const Weight& w, int first, int last, const uint8_t* tiles, Rows x, int tokens,

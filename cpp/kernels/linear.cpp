@@ -60,7 +60,7 @@ struct Dot {
     INLINE void run() const {
         unrolled<8 / STEP>([&](auto step) INLINE {
             i16x16 scales[G];
-            unrolled<G>([&](auto g) INLINE {
+            each<G>([&](auto g) INLINE {
                 constexpr int AT = LANES * (step * STEP * 4 / GROUP);
                 scales[g] = SUB ? load_twice(subs[g] + AT) : ones();
             });
@@ -89,13 +89,13 @@ struct Dot {
     INLINE void signed_step(const i16x16* scales) const {
         u8x32 size[G];
         i8x32 negative[G];
-        unrolled<G>([&](auto g) INLINE {
+        each<G>([&](auto g) INLINE {
             i8x32 w = load((const int8_t*)codes[g] + 32 * step);
             size[g] = magnitude(w), negative[g] = where_negative(w);
         });
-        unrolled<T>([&](auto t) INLINE {
+        each<T>([&](auto t) INLINE {
             i8x32 x = value(t, step);
-            unrolled<G>([&](auto g) INLINE {
+            each<G>([&](auto g) INLINE {
                 i16x16 pairs = multiply_pairs(size[g], negate_where(negative[g], x));
                 widen<step>(pairs, scales[g], totals[g * T + t]);
             });
@@ -106,13 +106,13 @@ struct Dot {
     template <int step>
     INLINE void step_of_two(const i16x16* scales) const {
         u8x32 first[G], second[G];
-        unrolled<G>([&](auto g) INLINE {
+        each<G>([&](auto g) INLINE {
             first[g] = vector_of<BITS, 2 * step>(codes[g]);
             second[g] = vector_of<BITS, 2 * step + 1>(codes[g]);
         });
-        unrolled<T>([&](auto t) INLINE {
+        each<T>([&](auto t) INLINE {
             i8x32 x = value(t, 2 * step), y = value(t, 2 * step + 1);
-            unrolled<G>([&](auto g) INLINE {
+            each<G>([&](auto g) INLINE {
                 i16x16 pairs = multiply_pairs(first[g], x) + multiply_pairs(second[g], y);
                 widen<step>(pairs, scales[g], totals[g * T + t]);
             });
@@ -127,10 +127,10 @@ struct Dot {
         unrolled<STEP>([&](auto inner) INLINE {
             constexpr int I = STEP == 8 ? inner / 2 + inner % 2 * 4 : step * STEP + inner;
             u8x32 w[G];
-            unrolled<G>([&](auto g) INLINE { w[g] = vector_of<BITS, I>(codes[g]); });
-            unrolled<T>([&](auto t) INLINE {
+            each<G>([&](auto g) INLINE { w[g] = vector_of<BITS, I>(codes[g]); });
+            each<T>([&](auto t) INLINE {
                 i8x32 x = value(t, I);
-                unrolled<G>([&](auto g) INLINE {
+                each<G>([&](auto g) INLINE {
                     i16x16 product = multiply_pairs(w[g], x);
                     i16x16& pair = pairs[g * T + t];
                     pair = inner == 0 ? product : pair + product;
@@ -138,7 +138,7 @@ struct Dot {
                 });
             });
         });
-        unrolled<G * T>([&](auto i) INLINE { widen<step>(pairs[i], scales[i / T], totals[i]); });
+        each<G * T>([&](auto i) INLINE { widen<step>(pairs[i], scales[i / T], totals[i]); });
     }
 };
 
@@ -154,12 +154,12 @@ struct Codes {
     static void tile(const uint8_t* const* groups, int columns, const uint8_t* activations,
                      f32x8* sums) {
         const uint8_t* w[G];
-        unrolled<G>([&](auto g) INLINE { w[g] = groups[g]; });
-        unrolled<G * T>([&](auto i) INLINE { sums[i] = broadcast(0.0f); });
+        each<G>([&](auto g) INLINE { w[g] = groups[g]; });
+        each<G * T>([&](auto i) INLINE { sums[i] = broadcast(0.0f); });
         f32x8 scale[G] = {}, min[G] = {};
         for (int b = 0; b < columns / BLOCK; ++b) {
             if (!SUB || b % (SUPER / BLOCK) == 0)
-                unrolled<G>([&](auto g) INLINE {
+                each<G>([&](auto g) INLINE {
                     scale[g] = load_half((const uint16_t*)w[g]);
                     min[g] = MIN   ? load_half((const uint16_t*)w[g] + LANES)
                              : SUB ? scale[g]
@@ -168,7 +168,7 @@ struct Codes {
                 });
             const int8_t* subs[G];
             const uint8_t* codes[G];
-            unrolled<G>([&](auto g) INLINE {
+            each<G>([&](auto g) INLINE {
                 if constexpr (T == 1)
                     for (size_t line = 0; line < SUBS + code_bytes(BITS); line += 64)
                         prefetch(w[g] + AHEAD + line);
@@ -179,14 +179,14 @@ struct Codes {
             i32x8 totals[G * T];
             Dot<BITS, GROUP, SUB, G, T>{codes, subs, x.values, totals}.run();
             if constexpr (SUB && !MIN)
-                unrolled<G>([&](auto g) INLINE { take_offset<T>(subs[g], x, totals + g * T); });
+                each<G>([&](auto g) INLINE { take_offset<T>(subs[g], x, totals + g * T); });
             f32x8 low[G];  // what the block adds for each 1 of the values' total
-            unrolled<G>([&](auto g) INLINE {
+            each<G>([&](auto g) INLINE {
                 low[g] = SUB && MIN && GROUP == BLOCK ? sub_min(subs[g], min[g]) : min[g];
             });
-            unrolled<T>([&](auto t) INLINE {
+            each<T>([&](auto t) INLINE {
                 f32x8 x_scale = broadcast(x.scales + t), x_total = broadcast(x.totals + t);
-                unrolled<G>([&](auto g) INLINE {
+                each<G>([&](auto g) INLINE {
                     f32x8& sum = sums[g * T + t];
                     f32x8 next = fma(to_float(totals[g * T + t]), scale[g] * x_scale, sum);
                     sum = ADDS_LOW ? fma(low[g], x_total, next) : next;
@@ -203,7 +203,7 @@ struct Codes {
     template <int T>
     INLINE static void take_offset(const int8_t* subs, const TileBlock& x, i32x8* totals) {
         i16x16 pair = shift_left<BITS - 1>(load_pairs(subs, subs + LANES * (BLOCK / GROUP - 1)));
-        unrolled<T>([&](auto t) INLINE {
+        each<T>([&](auto t) INLINE {
             totals[t] = totals[t] - multiply_pairs(pair, broadcast_pair(x.sums + 2 * t));
         });
     }
@@ -217,7 +217,7 @@ struct Codes {
                                      f32x8* sums) {
         const int8_t* mins = subs + LANES * (BLOCK / GROUP);
         i16x16 pair = load_pairs(mins, mins + LANES);
-        unrolled<T>([&](auto t) INLINE {
+        each<T>([&](auto t) INLINE {
             i32x8 share = multiply_pairs(pair, broadcast_pair(x.sums + 2 * t));
             sums[t] = sums[t] - to_float(share) * (min * broadcast(x.scales + t));
         });

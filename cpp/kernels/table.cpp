@@ -5,6 +5,8 @@ namespace octavo::OCTAVO_SET {
 
 extern const Kernels kernels = {
     .name = OCTAVO_SET_NAME,
+    .pack_codes = pack_codes,
+    .pack_floats = pack_floats,
     .quantize = quantize,
     .linear = linear,
     .rms_norm = rms_norm,

@@ -25,10 +25,10 @@ class Weight:
     @staticmethod
     def floats(arena: Arena, rows: int, columns: int, format: str) -> Weight: ...
 
-    def put_codes(self, first: int, codes: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)], scale: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)], min: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_scale: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_min: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None) -> None:
-        """Rows [first, first + len(codes))."""
+    def put_codes(self, instruction_set: str, first: int, planes: Sequence[tuple[int, Annotated[NDArray[numpy.uint8], dict(shape=(None, None, None, None), device='cpu', writable=False)]]], scale: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), device='cpu', writable=False)], min: Annotated[NDArray[numpy.uint16], dict(shape=(None, None), device='cpu', writable=False)] | None, sub_scale: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None, sub_min: Annotated[NDArray[numpy.int8], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None) -> None:
+        """Rows [first, first + rows of the planes); see octavo/quant/_codes.py."""
 
-    def put_floats(self, first: int, data: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+    def put_floats(self, instruction_set: str, first: int, data: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
         """Rows [first, first + len(data)), as bytes of the weight's own format."""
 
     @property

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from mmap import MADV_DONTNEED, mmap
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,11 +19,12 @@ from octavo.kernels.ops import KVLayer, Limits, Model
 from octavo.kvcache.pool import PagePool
 from octavo.quant import _codes
 from octavo.registry import entry
-from octavo.types import Batch, KVGroup, Logits, RawTensor, Tensor
+from octavo.types import Batch, Bytes, KVGroup, Logits, RawTensor, Tensor
 
 PAGE_FORMATS = ("float16", "int8")
 INSTRUCTION_SET: str = _cpu.instruction_sets()[0]
-SLICE_BYTES = 1 << 20  # of a tensor repacked at a time: what is read stays in the cache
+SLICE_BYTES = 1 << 20  # of a tensor repacked at a time
+MAPPED_AROUND = 1 << 16  # bytes of a file that come with one that is read
 NO_WINDOW = 1 << 30  # keys
 
 Weight: TypeAlias = "_cpu.Weight | Tensor"
@@ -39,7 +41,7 @@ def loader(threads: int) -> Iterator[Callable[[RawTensor], Weight]]:
             if len(raw.shape) == 1:
                 return _vector(raw)
             packed, put = _matrix(raw, arena)
-            parts.extend(pool.submit(put, part) for part in _slices(raw))
+            parts.extend(pool.submit(_put_rows, raw, part, put) for part in _slices(raw))
             return packed
 
         yield load
@@ -54,6 +56,7 @@ def weight(raw: RawTensor) -> Weight:
 
 
 def _vector(raw: RawTensor) -> Tensor:
+    _file_of(raw)
     # A copy: one that lies in the file would keep all of the file in memory.
     values: Tensor = np.array(entry("octavo.quant", raw.format).dequantize(raw.data), np.float32)
     return values.reshape(-1) if raw.rows is None else values.reshape(-1)[raw.rows]
@@ -66,38 +69,68 @@ def _slices(raw: RawTensor) -> Iterator[slice]:
     return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
 
+def _put_rows(raw: RawTensor, part: slice, put: Callable[[int, Bytes], None]) -> None:
+    """Reads a slice of the rows and lets go of it, so that the file and the weights made of it are
+    never both in this process's memory. The system's cache keeps the file."""
+    file = _file_of(raw)
+    put(part.start, raw.data[part] if raw.rows is None else raw.data[raw.rows[part]])
+    if file is not None:
+        start = _address(raw.data[part]) - _address(np.frombuffer(file, np.uint8))
+        ahead = start % MAPPED_AROUND
+        size = min(raw.data[part].nbytes + ahead + MAPPED_AROUND, len(file) - start + ahead)
+        file.madvise(MADV_DONTNEED, start - ahead, size)
+
+
+def _file_of(raw: RawTensor) -> mmap | None:
+    """The mapping that the tensor is a view of. Raises BadCheckpoint where the file became shorter
+    since: to touch what is gone ends the process."""
+    base: Any = raw.data
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(base, mmap):
+        return None
+    if base.size() < len(base):
+        raise BadCheckpoint(f"the file became shorter before tensor {raw.name!r} was read")
+    return base
+
+
+def _address(data: Bytes) -> int:
+    address: int = data.__array_interface__["data"][0]
+    return address
+
+
 def weight_bytes(weight: Weight) -> int:
     return weight.nbytes if isinstance(weight, np.ndarray) else weight.bytes
 
 
-def _matrix(raw: RawTensor, arena: "_cpu.Arena") -> tuple["_cpu.Weight", Callable[[slice], None]]:
-    """Memory for the matrix, and what fills a slice of its rows."""
+def _matrix(
+    raw: RawTensor, arena: "_cpu.Arena"
+) -> tuple["_cpu.Weight", Callable[[int, Bytes], None]]:
+    """Memory for the matrix, and what fills its rows from one on."""
     rows, columns = raw.shape
-    split: Callable[[Tensor], _codes.Codes] | None
+    split: Callable[[Bytes], _codes.Codes] | None
     split = getattr(entry("octavo.quant", raw.format), "split", None)
-
-    def read(part: slice) -> Tensor:
-        return raw.data[part] if raw.rows is None else raw.data[raw.rows[part]]
-
     if split is None:
         floats = _cpu.Weight.floats(arena, rows, columns, raw.format)
-        return floats, lambda part: floats.put_floats(part.start, np.ascontiguousarray(read(part)))
-    one = split(read(slice(0, 1)))
+        return floats, partial(floats.put_floats, INSTRUCTION_SET)
+    one = split(np.empty_like(raw.data[:1]))
     has_min, has_sub = one.min is not None, one.sub_scale is not None
     codes = _cpu.Weight.codes(arena, rows, columns, one.bits, one.group, has_min, has_sub)
+    return codes, lambda first, rows: put_codes(codes, first, split(rows))
 
-    def put(part: slice) -> None:
-        c = split(read(part))
-        codes.put_codes(
-            part.start,
-            c.codes.view(np.uint8),
-            c.scale.view(np.uint16),
-            None if c.min is None else c.min.view(np.uint16),
-            c.sub_scale,
-            None if c.sub_min is None else c.sub_min.view(np.int8),
-        )
 
-    return codes, put
+def put_codes(weight: "_cpu.Weight", first: int, c: _codes.Codes) -> None:
+    """Fills rows from `first` on."""
+    weight.put_codes(
+        INSTRUCTION_SET,
+        first,
+        [(plane.bits, plane.bytes) for plane in c.planes],
+        c.scale.view(np.uint16),
+        None if c.min is None else c.min.view(np.uint16),
+        c.sub_scale,
+        None if c.sub_min is None else c.sub_min.view(np.int8),
+    )
 
 
 def compile(model: Model, pools: Sequence[PagePool], limits: Limits) -> "Program":

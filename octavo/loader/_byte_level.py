@@ -21,7 +21,6 @@ _BYTES_OF_CHARACTERS: Final = {0x100 + rank: byte for rank, byte in enumerate(_H
 class ByteLevel:
     def __init__(self, vocabulary: Vocabulary, ids: dict[str, int]) -> None:
         """`ids` holds the tokens that text may become. Raises BadCheckpoint."""
-        self._vocabulary = vocabulary
         cuts = pretokenizers.named(vocabulary.pre or "default")
         merges = _merges(vocabulary, ids)
         self._pipeline = Pipeline(models.BPE(ids, merges, ignore_merges=cuts.whole_pieces))

@@ -11,13 +11,13 @@ def blocks(packed: Bytes, size: int) -> Bytes:
 
 
 def half(blocks: Bytes, at: int) -> Tensor:
-    """The half-precision number at byte `at` of every block: float16 [rows, blocks]."""
-    return np.ascontiguousarray(blocks[..., at : at + 2]).view(np.float16)[..., 0]
+    """The half-precision number at byte `at` of every block: float16 [rows, blocks], a view."""
+    return blocks[..., at : at + 2].view(np.float16)[..., 0]
 
 
-def planes(packed: Bytes, bits: int) -> Bytes:
-    """Cuts every byte into fields, the lowest first: [..., n] -> [..., 8 / bits, n]. Plane i
-    holds the i-th field of all n bytes."""
+def cut(packed: Bytes, bits: int) -> Bytes:
+    """Cuts every byte into fields, the lowest first: [..., n] -> [..., 8 / bits, n]. Field i of
+    all n bytes lies together."""
     out = np.empty((*packed.shape[:-1], 8 // bits, packed.shape[-1]), np.uint8)
     for i in range(8 // bits):
         np.right_shift(packed, i * bits, out=out[..., i, :])
@@ -42,13 +42,15 @@ def factors_of_6_bits(packed: Bytes) -> tuple[Bytes, Bytes]:
     byte 4 + j      minimum of group j, likewise
     byte 8 + j      the low nibbles of scale j+4 (low) and of minimum j+4 (high)
     """
-    rows = len(packed)
-    scale, low, nibbles = packed[..., :4], packed[..., 4:8], packed[..., 8:]
-    scale_high = (nibbles & np.uint8(15)) | (scale >> np.uint8(2) & np.uint8(0x30))
-    low_high = (nibbles >> np.uint8(4)) | (low >> np.uint8(2) & np.uint8(0x30))
-    scales = np.concatenate([scale & np.uint8(63), scale_high], axis=-1)
-    lows = np.concatenate([low & np.uint8(63), low_high], axis=-1)
-    return scales.reshape(rows, -1), lows.reshape(rows, -1)
+    scale, low, nibbles = np.moveaxis(packed.view(np.uint32), -1, 0)  # four bytes at a time
+    words = np.empty((2, *scale.shape, 2), np.uint32)
+    six, four, two = np.uint32(0x3F3F3F3F), np.uint32(0x0F0F0F0F), np.uint32(0x30303030)
+    words[0, ..., 0] = scale & six
+    words[0, ..., 1] = nibbles & four | scale >> np.uint32(2) & two
+    words[1, ..., 0] = low & six
+    words[1, ..., 1] = nibbles >> np.uint32(4) & four | low >> np.uint32(2) & two
+    scales, lows = words.view(np.uint8).reshape(2, len(packed), -1)
+    return scales, lows
 
 
 def noise(size: int, halves: tuple[int, ...]) -> Bytes:

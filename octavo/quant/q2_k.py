@@ -11,8 +11,8 @@ four 2-bit planes of a half, the lowest first, are 4 x 32 weights.
 
 import numpy as np
 
-from octavo.quant._blocks import blocks, half, noise, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 256, 84
@@ -30,7 +30,7 @@ def split(packed: Bytes) -> Codes:
         bits=2,
         group=16,
         offset=0,
-        codes=planes(block[..., 16:80].reshape(rows, -1, 2, 32), 2).reshape(rows, -1),
+        planes=(plane(block[..., 16:80], bits=2, run=32),),
         scale=half(block, 80),
         min=half(block, 82),
         sub_scale=(factors & np.uint8(15)).view(np.int8),

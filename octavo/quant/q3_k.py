@@ -13,8 +13,8 @@ of the other 4.
 
 import numpy as np
 
-from octavo.quant._blocks import blocks, half, noise, on_top, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, cut, half, noise, on_top
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 256, 110
@@ -26,14 +26,13 @@ def dequantize(packed: Bytes) -> Tensor:
 
 
 def split(packed: Bytes) -> Codes:
-    rows, block = len(packed), blocks(packed, BYTES)
-    low = planes(block[..., 32:96].reshape(rows, -1, 2, 32), 2)
-    factors = on_top(planes(block[..., 96:104], 4), planes(block[..., 104:108], 2), 4)
+    block = blocks(packed, BYTES)
+    factors = on_top(cut(block[..., 96:104], 4), cut(block[..., 104:108], 2), 4)
     return Codes(
         bits=3,
         group=16,
         offset=4,
-        codes=on_top(low, planes(block[..., :32], 1), 2),
+        planes=(plane(block[..., 32:96], bits=2, run=32), plane(block[..., :32], bits=1, run=32)),
         scale=half(block, 108),
         sub_scale=factors.view(np.int8) - np.int8(32),
     )

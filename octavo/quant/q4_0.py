@@ -6,8 +6,8 @@
 weight = scale * (nibble - 8)
 """
 
-from octavo.quant._blocks import blocks, half, noise, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 32, 18
@@ -20,8 +20,8 @@ def dequantize(packed: Bytes) -> Tensor:
 
 def split(packed: Bytes) -> Codes:
     block = blocks(packed, BYTES)
-    codes = planes(block[..., 2:], 4).reshape(len(packed), -1)
-    return Codes(bits=4, group=32, offset=8, codes=codes, scale=half(block, 0))
+    codes = plane(block[..., 2:], bits=4, run=16)
+    return Codes(bits=4, group=32, offset=8, planes=(codes,), scale=half(block, 0))
 
 
 def tiny() -> Bytes:

@@ -6,8 +6,8 @@
 weight = scale * nibble + min
 """
 
-from octavo.quant._blocks import blocks, half, noise, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 32, 20
@@ -20,8 +20,14 @@ def dequantize(packed: Bytes) -> Tensor:
 
 def split(packed: Bytes) -> Codes:
     block = blocks(packed, BYTES)
-    codes = planes(block[..., 4:], 4).reshape(len(packed), -1)
-    return Codes(bits=4, group=32, offset=0, codes=codes, scale=half(block, 0), min=half(block, 2))
+    return Codes(
+        bits=4,
+        group=32,
+        offset=0,
+        planes=(plane(block[..., 4:], bits=4, run=16),),
+        scale=half(block, 0),
+        min=half(block, 2),
+    )
 
 
 def tiny() -> Bytes:

@@ -10,8 +10,8 @@ Byte j of the i-th 32 bytes is weight j of group 2i (low nibble) and of group 2i
 
 import numpy as np
 
-from octavo.quant._blocks import blocks, factors_of_6_bits, half, noise, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, factors_of_6_bits, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 256, 144
@@ -23,13 +23,13 @@ def dequantize(packed: Bytes) -> Tensor:
 
 
 def split(packed: Bytes) -> Codes:
-    rows, block = len(packed), blocks(packed, BYTES)
+    block = blocks(packed, BYTES)
     sub_scale, sub_min = factors_of_6_bits(block[..., 4:16])
     return Codes(
         bits=4,
         group=32,
         offset=0,
-        codes=planes(block[..., 16:].reshape(rows, -1, 4, 32), 4).reshape(rows, -1),
+        planes=(plane(block[..., 16:], bits=4, run=32),),
         scale=half(block, 0),
         min=half(block, 2),
         sub_scale=sub_scale.view(np.int8),

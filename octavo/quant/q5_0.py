@@ -8,10 +8,8 @@ Bit j of `fifths`, read as a little-endian integer, is the fifth bit of weight j
     weight = scale * (code - 16)
 """
 
-import numpy as np
-
-from octavo.quant._blocks import blocks, half, noise, on_top, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 32, 22
@@ -24,9 +22,13 @@ def dequantize(packed: Bytes) -> Tensor:
 
 def split(packed: Bytes) -> Codes:
     block = blocks(packed, BYTES)
-    fifths = np.unpackbits(block[..., 2:6], axis=-1, bitorder="little")
-    codes = on_top(planes(block[..., 6:], 4), fifths, 4)
-    return Codes(bits=5, group=32, offset=16, codes=codes, scale=half(block, 0))
+    return Codes(
+        bits=5,
+        group=32,
+        offset=16,
+        planes=(plane(block[..., 6:], bits=4, run=16), plane(block[..., 2:6], bits=1, run=1)),
+        scale=half(block, 0),
+    )
 
 
 def tiny() -> Bytes:

@@ -11,8 +11,8 @@ bit g of the byte j of `fifth bits` belongs to weight j of group g. The factors 
 
 import numpy as np
 
-from octavo.quant._blocks import blocks, factors_of_6_bits, half, noise, on_top, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, factors_of_6_bits, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 256, 176
@@ -24,14 +24,13 @@ def dequantize(packed: Bytes) -> Tensor:
 
 
 def split(packed: Bytes) -> Codes:
-    rows, block = len(packed), blocks(packed, BYTES)
-    low = planes(block[..., 48:].reshape(rows, -1, 4, 32), 4)
+    block = blocks(packed, BYTES)
     sub_scale, sub_min = factors_of_6_bits(block[..., 4:16])
     return Codes(
         bits=5,
         group=32,
         offset=0,
-        codes=on_top(low, planes(block[..., 16:48], 1), 4),
+        planes=(plane(block[..., 48:], bits=4, run=32), plane(block[..., 16:48], bits=1, run=32)),
         scale=half(block, 0),
         min=half(block, 2),
         sub_scale=sub_scale.view(np.int8),

@@ -11,8 +11,8 @@ weights and whose high nibbles the others, and 32 bytes whose four 2-bit planes 
 
 import numpy as np
 
-from octavo.quant._blocks import blocks, half, noise, on_top, planes
-from octavo.quant._codes import Codes, expand
+from octavo.quant._blocks import blocks, half, noise
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 256, 210
@@ -25,14 +25,15 @@ def dequantize(packed: Bytes) -> Tensor:
 
 def split(packed: Bytes) -> Codes:
     rows, block = len(packed), blocks(packed, BYTES)
-    low = planes(block[..., :128].reshape(rows, -1, 2, 64), 4)
-    high = planes(block[..., 128:192].reshape(rows, -1, 2, 32), 2)
     factors = np.ascontiguousarray(block[..., 192:208])
     return Codes(
         bits=6,
         group=16,
         offset=32,
-        codes=on_top(low, high, 4),
+        planes=(
+            plane(block[..., :128], bits=4, run=64),
+            plane(block[..., 128:192], bits=2, run=32),
+        ),
         scale=half(block, 208),
         sub_scale=factors.reshape(rows, -1).view(np.int8),
     )

@@ -6,10 +6,8 @@
 weight = scale * byte
 """
 
-import numpy as np
-
 from octavo.quant._blocks import blocks, half, noise
-from octavo.quant._codes import Codes, expand
+from octavo.quant._codes import Codes, expand, plane
 from octavo.types import Bytes, Tensor
 
 BLOCK, BYTES = 32, 34
@@ -22,8 +20,8 @@ def dequantize(packed: Bytes) -> Tensor:
 
 def split(packed: Bytes) -> Codes:
     block = blocks(packed, BYTES)
-    codes = np.ascontiguousarray(block[..., 2:]).reshape(len(packed), -1).view(np.int8)
-    return Codes(bits=8, group=32, offset=0, codes=codes, scale=half(block, 0))
+    codes = plane(block[..., 2:], bits=8, run=32)
+    return Codes(bits=8, group=32, offset=0, planes=(codes,), scale=half(block, 0))
 
 
 def tiny() -> Bytes:

@@ -14,7 +14,7 @@ from checkpoints import random_matrix
 from programs import ULP, Compiled, compute, floats, noise, packed, tokens
 
 from octavo.kernels import _cpu, cpu
-from octavo.quant._codes import Codes, expand
+from octavo.quant._codes import expand
 from octavo.registry import entry, names
 
 FORMATS = names("octavo.quant")
@@ -46,12 +46,15 @@ def rounded(x):
 
 def magnitude(c):
     """The size of the terms that a weight of codes is made of: its offset is added up apart."""
-    none = c.min is None
-    low = None if none else abs(c.min) if c.sub_min is None else -abs(c.min)
-    whole = abs(c.codes.astype(np.int16))
-    sub_scale = None if c.sub_scale is None else abs(c.sub_scale.astype(np.int16))
-    return expand(replace(c, offset=-c.offset, codes=whole, scale=abs(c.scale), min=low,
-                          sub_scale=sub_scale))  # fmt: skip
+    columns = c.codes.shape[1]
+
+    def over_columns(groups):
+        sizes = 1.0 if groups is None else abs(groups.astype(np.float64))
+        return sizes if groups is None else np.repeat(sizes, columns // groups.shape[1], axis=1)
+
+    size = (abs(c.codes.astype(np.float64)) + c.offset) * over_columns(c.scale)
+    size *= over_columns(c.sub_scale)
+    return size if c.min is None else size + over_columns(c.min) * over_columns(c.sub_min)
 
 
 def allowed(columns, x, size):
@@ -63,11 +66,11 @@ def allowed(columns, x, size):
 def check_codes(x, c, got):
     seen, weights = rounded(x), expand(c).astype(np.float64)
     error = np.abs(got - seen @ weights.T)
-    assert (error <= allowed(x.shape[1], seen, magnitude(c).astype(np.float64))).all()
+    assert (error <= allowed(x.shape[1], seen, magnitude(c))).all()
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_packing_loses_nothing(form):
+def test_packing_loses_nothing(form, instruction_set):
     file = entry("octavo.quant", form)
     for data in (file.tiny(), random_matrix(form, 17, 2 * file.BLOCK, np.random.default_rng(1))):
         unpacked = cpu.weight(packed(form, data)).unpack()
@@ -75,7 +78,7 @@ def test_packing_loses_nothing(form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_rows_in_another_order_and_in_slices_are_packed_alike(form, monkeypatch):
+def test_rows_in_another_order_and_in_slices_are_packed_alike(form, monkeypatch, instruction_set):
     monkeypatch.setattr(cpu, "SLICE_BYTES", 1)  # eight rows at a time
     file = entry("octavo.quant", form)
     data = random_matrix(form, 37, file.BLOCK, np.random.default_rng(2))
@@ -133,16 +136,14 @@ def test_the_largest_products_do_not_overflow_on_their_way(
 
 def extreme(c, largest_code):
     """Codes of the same layout, all the largest or all the smallest."""
-    code = (127 if largest_code else -128) if c.bits == 8 else (2**c.bits - 1) * largest_code
+    byte = (127 if largest_code else 128) if c.bits == 8 else 255 * largest_code
 
     def full(array, value):
         return None if array is None else np.full_like(array, value)
 
-    return Codes(
-        bits=c.bits,
-        group=c.group,
-        offset=c.offset,
-        codes=full(c.codes, code),
+    return replace(
+        c,
+        planes=tuple(replace(plane, bytes=full(plane.bytes, byte)) for plane in c.planes),
         scale=full(c.scale, 1.5),
         min=full(c.min, -0.75),
         sub_scale=full(c.sub_scale, 63 if c.sub_min is not None else -128),
@@ -154,8 +155,7 @@ def weight_of(c):
     rows, columns = c.codes.shape
     has_min, has_sub = c.min is not None, c.sub_scale is not None
     made = _cpu.Weight.codes(_cpu.Arena(), rows, columns, c.bits, c.group, has_min, has_sub)
-    low, sub_min = (None if a is None else a.view(t) for a, t in ((c.min, "u2"), (c.sub_min, "i1")))
-    made.put_codes(0, c.codes.view(np.uint8), c.scale.view(np.uint16), low, c.sub_scale, sub_min)
+    cpu.put_codes(made, 0, c)
     return made
 
 

@@ -11,6 +11,8 @@ from octavo.kernels import _cpu, cpu
 from octavo.kernels.ops import KVLayer
 from octavo.types import KVGroup
 
+SET = cpu.INSTRUCTION_SET
+
 
 @pytest.fixture(scope="module")
 def native():
@@ -124,8 +126,9 @@ def test_rows_that_the_weight_does_not_have_are_refused(case):
     codes = _cpu.Weight.codes(_cpu.Arena(), 20, 32, 4, 32, False, False)
     with pytest.raises(ValueError, match=r".+"):
         codes.put_codes(
+            SET,
             first,
-            np.zeros((rows, columns), np.uint8),
+            [(4, np.zeros((rows, columns // 32, 1, 16), np.uint8))],
             np.zeros((rows, columns // 32), np.uint16),
             None,
             None,
@@ -133,7 +136,7 @@ def test_rows_that_the_weight_does_not_have_are_refused(case):
         )
     with pytest.raises(ValueError, match=r".+"):
         _cpu.Weight.floats(_cpu.Arena(), 20, 32, "f32").put_floats(
-            first, np.zeros((rows, columns * 4), np.uint8)
+            SET, first, np.zeros((rows, columns * 4), np.uint8)
         )
 
 
@@ -141,19 +144,51 @@ def test_rows_that_the_weight_does_not_have_are_refused(case):
 def test_scales_of_another_shape_are_refused(missing):
     codes = _cpu.Weight.codes(_cpu.Arena(), 8, 256, 4, 32, True, True)
     given = {
-        "codes": np.zeros((8, 256), np.uint8),
+        "planes": [(4, np.zeros((8, 1, 4, 32), np.uint8))],
         "scale": np.zeros((8, 1), np.uint16),
         "min": np.zeros((8, 1), np.uint16),
         "sub_scale": np.zeros((8, 8), np.int8),
         "sub_min": np.zeros((8, 8), np.int8),
     }
-    codes.put_codes(0, **given)
+    codes.put_codes(SET, 0, **given)
     for wrong in (given[missing][:, :0], given[missing][:4]):
         with pytest.raises(ValueError, match=missing):
-            codes.put_codes(0, **given | {missing: wrong})
+            codes.put_codes(SET, 0, **given | {missing: wrong})
     if missing != "scale":
         with pytest.raises(ValueError, match=missing):
-            codes.put_codes(0, **given | {missing: None})
+            codes.put_codes(SET, 0, **given | {missing: None})
+
+
+PLANES = {
+    "none": [],
+    "one too many": [(4, (8, 2, 1, 16)), (1, (8, 2, 4, 1))],
+    "other bits": [(2, (8, 2, 1, 8))],
+    "fewer blocks": [(4, (8, 1, 1, 16))],
+    "blocks of other columns": [(4, (8, 1, 2, 16))],
+    "runs of other bytes": [(4, (8, 2, 2, 8))],
+}
+
+
+@pytest.mark.parametrize("case", PLANES)
+def test_planes_of_another_shape_are_refused(case):
+    codes = _cpu.Weight.codes(_cpu.Arena(), 8, 64, 4, 32, False, False)
+    planes = [(bits, np.zeros(shape, np.uint8)) for bits, shape in PLANES[case]]
+    with pytest.raises(ValueError, match="planes"):
+        codes.put_codes(SET, 0, planes, np.zeros((8, 2), np.uint16), None, None, None)
+
+
+def test_planes_of_unlike_rows_are_refused():
+    codes = _cpu.Weight.codes(_cpu.Arena(), 16, 32, 5, 32, False, False)
+    planes = [(4, np.zeros((16, 1, 1, 16), np.uint8)), (1, np.zeros((8, 1, 4, 1), np.uint8))]
+    with pytest.raises(ValueError, match="planes"):
+        codes.put_codes(SET, 0, planes, np.zeros((16, 1), np.uint16), None, None, None)
+
+
+def test_runs_with_gaps_are_refused():
+    codes = _cpu.Weight.codes(_cpu.Arena(), 8, 64, 4, 32, False, False)
+    gaps = np.zeros((8, 2, 1, 32), np.uint8)[..., ::2]
+    with pytest.raises(ValueError, match="planes"):
+        codes.put_codes(SET, 0, [(4, gaps)], np.zeros((8, 2), np.uint16), None, None, None)
 
 
 def test_an_unknown_instruction_set_is_refused():

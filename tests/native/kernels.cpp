@@ -54,6 +54,23 @@ const Format FORMATS[] = {
     {Kind::codes, 6, 16, false, true},
 };
 
+bool has_avx2() {
+#if defined(OCTAVO_HAS_AVX2)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+}
+
+// One of the sets, by chance: all pack alike.
+const Kernels& any_set() {
+#if defined(OCTAVO_HAS_AVX2)
+    if (has_avx2() && between(0, 1)) return avx2::kernels;
+#endif
+    return generic::kernels;
+}
+
 // A packed matrix of noise in exactly the memory that it needs.
 struct Matrix {
     std::vector<uint8_t> memory;
@@ -68,21 +85,35 @@ struct Matrix {
     }
 
     void fill(int first, int rows) {
+        const Kernels& kernels = any_set();
         size_t count = (size_t)rows * w.columns;
         if (w.kind != Kind::codes) {
             auto data = bytes(count * (w.kind == Kind::f32 ? 4 : 2));
             // Exponents near one: no infinities, which would hide differences.
             for (size_t i = 1; i < data.size(); i += 2) data[i] = 0x3c | (data[i] & 0x80);
-            return pack_floats(w, memory.data(), data.data(), first, rows);
+            return kernels.pack_floats(w, memory.data(), data.data(), first, rows);
         }
-        auto codes = bytes(count), subs = bytes(count / w.group), mins = bytes(count / w.group);
-        if (w.bits < 8)
-            for (uint8_t& code : codes) code &= (1 << w.bits) - 1;
-        std::vector<uint16_t> scales(count / (w.has_sub ? SUPER : BLOCK), 0x2c00);
-        CodesIn from = {codes.data(), scales.data(), w.has_min ? scales.data() : nullptr,
+        auto subs = bytes(count / w.group), mins = bytes(count / w.group);
+        int span = w.has_sub ? SUPER : BLOCK;
+        std::vector<uint16_t> scales(count / span, 0x2c00);
+        Halves halves = {(uint8_t*)scales.data(), w.columns / span * 2, 2};
+        CodesIn from = {{},
+                        halves,
+                        w.has_min ? halves : Halves(),
                         w.has_sub ? (const int8_t*)subs.data() : nullptr,
                         w.has_sub && w.has_min ? (const int8_t*)mins.data() : nullptr};
-        pack_codes(w, memory.data(), from, first, rows);
+        std::vector<std::vector<uint8_t>> files;
+        for (int bits : w.bits == 3   ? std::vector{2, 1}
+                        : w.bits == 5 ? std::vector{4, 1}
+                        : w.bits == 6 ? std::vector{4, 2}
+                                      : std::vector{w.bits}) {
+            files.push_back(bytes(count / 8 * bits));
+            int block = span / 8 * bits;
+            int run = block < 16 ? 1 : block % 32 || between(0, 1) ? 16 : 32;
+            from.planes.push_back({files.back().data(), w.columns / span * block, block, run,
+                                   block / run, run, bits});
+        }
+        kernels.pack_codes(w, memory.data(), from, first, rows);
     }
 };
 
@@ -357,8 +388,6 @@ int main() {
     drive_pool();
     drive(generic::kernels);
 #if defined(OCTAVO_HAS_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
-        drive(avx2::kernels);
+    if (has_avx2()) drive(avx2::kernels);
 #endif
 }

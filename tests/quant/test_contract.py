@@ -77,6 +77,21 @@ def test_codes_have_the_types_and_shapes_that_packing_expects(quant):
         assert factors is None or factors.flags.c_contiguous
 
 
+def test_codes_and_scales_are_views_as_packing_reads_them(quant):
+    """A copy would cost more than packing does."""
+    if not hasattr(quant, "split"):
+        return
+    packed = random_blocks(quant)
+    c = quant.split(packed)
+    planes = {3: [2, 1], 5: [4, 1], 6: [4, 2]}.get(c.bits, [c.bits])
+    assert [plane.bits for plane in c.planes] == planes
+    for plane in c.planes:
+        assert np.shares_memory(plane.bytes, packed)
+        assert plane.bytes.shape[-1] % 16 == 0 or plane.bytes.shape[-2:] == (4, 1)
+    assert np.shares_memory(c.scale, packed)
+    assert c.min is None or np.shares_memory(c.min, packed)
+
+
 def over_columns(groups, k):
     return np.repeat(groups.astype(np.float64), k // groups.shape[1], axis=1)
 

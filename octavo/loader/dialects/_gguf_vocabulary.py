@@ -99,9 +99,6 @@ def _id(fields: Fields, name: str, tokens: list[str]) -> int | None:
 
 def _eot_ids(fields: Fields, tokens: list[str], types: list[int]) -> tuple[int, ...]:
     named = {_id(fields, name, tokens) for name in ("eot", "eom")} - {None}
-    known = {
-        i
-        for i, kind in enumerate(types)
-        if kind == TokenType.CONTROL.value and tokens[i] in _END_OF_TURN
-    }
+    control = TokenType.CONTROL.value  # looked up once: there are many tokens
+    known = {i for i, kind in enumerate(types) if kind == control and tokens[i] in _END_OF_TURN}
     return tuple(sorted(known | {i for i in named if i is not None}))
