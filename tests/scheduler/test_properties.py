@@ -72,12 +72,17 @@ class PaperEngine:
         if len(request.prompt_ids) >= self.tables.max_tokens:
             with pytest.raises(BadRequest, match=f"{self.tables.max_tokens} that the KV pages"):
                 self.scheduler.add(request, seed=0)
-        elif self.scheduler.num_waiting >= MAX_WAITING:
+        elif self._never_ran() >= MAX_WAITING:
             with pytest.raises(QueueFull):
                 self.scheduler.add(request, seed=0)
         else:
             self.live[request.id] = self.scheduler.add(request, seed=0)
             self.accepted += 1
+
+    def _never_ran(self):
+        """Of those that wait; what has given way was accepted before."""
+        waiting = [self.live[id] for id in self.live.keys() - self.running]
+        return sum(not sequence.num_preempted for sequence in waiting)
 
     def steps(self, times):
         for _ in range(times):
