@@ -104,22 +104,30 @@ def _target(row: Row) -> str:
 
 
 def _ops(record: Record) -> str:
-    if not record.ops:
+    if not record.steps:
         return ""
+    head = ["model", "work", "ms", "linear", "of its limit", "attention", "of its limit"]
     return _table(
-        ["model", "operation", "µs", "of the step", "rate", "of the limit"],
+        [*head, "other operations", "Python", "threads waiting"],
         [
             [
-                op.model,
-                op.op,
-                _number(op.seconds * 1e6),
-                f"{op.share:.0%}",
-                f"{_number(op.rate)} {op.unit}",
-                f"{op.limit_share:.0%}",
+                step.model,
+                step.title,
+                _number(step.seconds * 1e3),
+                *(
+                    shown
+                    for kind in ("linear", "attention")
+                    for shown in (_percent(step.share(kind)), _percent(step.limit_share(kind)))
+                ),
+                *(_percent(step.share(kind)) for kind in ("rows", "python", "waiting")),
             ]
-            for op in record.ops
+            for step in record.steps
         ],
     )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _number(number: float | None) -> str:

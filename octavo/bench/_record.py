@@ -34,6 +34,7 @@ class Result(Struct, kw_only=True):
     new_tokens: int
     batch: int
     context: int
+    kv_dtype: str
     runs: int
     prompt_tokens_per_second: float
     generation_tokens_per_second: float
@@ -76,15 +77,39 @@ class RecordedWork(Struct, kw_only=True):
 
 
 class RecordedOp(Struct, kw_only=True):
-    """One operation of one step, of `octavo bench ops`."""
+    """A line of `octavo bench ops`."""
 
-    model: str
+    kind: str
     op: str
     seconds: float
     share: float  # of the step's time
-    rate: float
-    unit: str  # of the rate
-    limit_share: float
+    bytes_per_second: float
+    multiply_adds_per_second: float
+    limit_share: float | None
+
+
+class RecordedStep(Struct, kw_only=True):
+    """Where the time of a step, or of a prompt, goes: `octavo bench ops`."""
+
+    model: str
+    title: str
+    ops: list[RecordedOp]
+
+    @property
+    def seconds(self) -> float:
+        return sum(op.seconds for op in self.ops)
+
+    def share(self, *kinds: str) -> float:
+        """Of the time."""
+        return sum(op.share for op in self.ops if op.kind in kinds)
+
+    def limit_share(self, kind: str) -> float | None:
+        """Of the limits of its operations, one after the other; None where there is no such."""
+        limited = [op for op in self.ops if op.kind == kind and op.limit_share is not None]
+        if not limited:
+            return None
+        spent = sum(op.seconds for op in limited)
+        return sum(op.seconds * (op.limit_share or 0) for op in limited) / spent
 
 
 class Record(Struct, kw_only=True):
@@ -93,7 +118,7 @@ class Record(Struct, kw_only=True):
     processor: str  # as it names itself
     cpus: int  # that this process may use
     works: list[RecordedWork]
-    ops: list[RecordedOp] = []
+    steps: list[RecordedStep] = []
 
     @property
     def rows(self) -> list[tuple[Row, Result]]:

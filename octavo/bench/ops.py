@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from octavo.kernels._cpu import Measured
 
 
+KINDS = {"linear": "linear", "attend": "attention"}  # of operations; all others are "rows"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
+    kind: str  # linear, attention, rows, waiting, python
     op: str
     seconds: float  # of a step, or of the whole prompt
     share: float  # of all time
@@ -35,6 +39,7 @@ class Line:
 class Load:
     """What operations alike have taken and done."""
 
+    kind: str
     seconds: float = 0.0
     bytes: float = 0.0
     multiply_adds: float = 0.0
@@ -70,16 +75,19 @@ def command(
 
     work = Work(prompt or 1, new_tokens, batch, context, kv_dtype)
     with saying():
-        lines = measure(path_of(model), work, threads, is_prompt=prompt is not None)
+        name, lines = measure(path_of(model), work, threads, is_prompt=prompt is not None)
     if as_json:
-        typer.echo(json.dumps({"model": model, **asdict(work), "ops": [asdict(x) for x in lines]}))
+        typer.echo(json.dumps({"model": name, **asdict(work), "ops": [asdict(x) for x in lines]}))
         return
     typer.echo(f"{'op':<32}{'us':>10}{'share':>8}{'GB/s':>8}{'GMAC/s':>8}{'of limit':>10}")
     typer.echo("\n".join(map(_text, lines)))
 
 
-def measure(model: str, work: Work, threads: int | None, *, is_prompt: bool) -> list[Line]:
-    """One line a kind of operation, the longest first; then what is spent beside the operations."""
+def measure(
+    model: str, work: Work, threads: int | None, *, is_prompt: bool
+) -> tuple[str, list[Line]]:
+    """The model's name, and one line a kind of operation, the longest first; then what is spent
+    beside the operations."""
     from octavo.bench.roofline import measure as measure_roofline
 
     say("loading")
@@ -92,7 +100,7 @@ def measure(model: str, work: Work, threads: int | None, *, is_prompt: bool) -> 
     ours.seconds(kind, profile.taken())
     roofline = roofline.or_better(measure_roofline(ours.loaded.plan.threads))
     steps = 1 if is_prompt else work.new_tokens
-    return profile.lines(steps, _Tokens(work, is_prompt=is_prompt), roofline)
+    return ours.loaded.name, profile.lines(steps, _Tokens(work, is_prompt=is_prompt), roofline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,9 @@ class _Tokens:
 
 class Profile:
     def __init__(self, ours: Ours) -> None:
+        from octavo.kernels.cpu import Program
+
+        assert isinstance(ours.loaded.program, Program)  # the home that serves
         self._program = ours.loaded.program
         self._threads = ours.loaded.plan.threads
         self._measured: list[Measured] = []
@@ -127,12 +138,11 @@ class Profile:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        native = self._program.native  # type: ignore[attr-defined]  # of the cpu home
-        native.start_profile()
+        self._program.start_profile()
         start = time.perf_counter()
         yield
         self._seconds = time.perf_counter() - start
-        self._measured = native.stop_profile()
+        self._measured = self._program.stop_profile()
 
     def lines(self, steps: int, tokens: _Tokens, roofline: "Roofline") -> list[Line]:
         """Times of threads that work beside each other are shared out: together they are the
@@ -141,7 +151,7 @@ class Profile:
         a_tick = self._seconds / elapsed.ticks
         loads: dict[str, Load] = {}
         for one in operations:
-            load = loads.setdefault(_name(one), Load())
+            load = loads.setdefault(_name(one), Load(KINDS.get(one.op, "rows")))
             load.seconds += one.ticks * a_tick / self._threads
             _count(load, one, steps, tokens, roofline)
         worked = sum(load.seconds for load in loads.values())
@@ -151,8 +161,8 @@ class Profile:
         waiting = self._seconds - outside - worked
         return [
             *found,
-            Line("threads waiting", waiting / steps, waiting / self._seconds),
-            Line("sampling, scheduling", outside / steps, outside / self._seconds),
+            Line("waiting", "threads waiting", waiting / steps, waiting / self._seconds),
+            Line("python", "sampling, scheduling", outside / steps, outside / self._seconds),
         ]
 
     def _line(self, name: str, load: Load, steps: int, roofline: "Roofline") -> Line:
@@ -161,6 +171,7 @@ class Profile:
         if load.peak:
             limits.append(load.multiply_adds / load.peak)
         return Line(
+            load.kind,
             name,
             seconds / steps,
             seconds / self._seconds,

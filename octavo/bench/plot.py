@@ -8,12 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from octavo.bench import _figures, _record
-from octavo.bench._record import Record, Result, Row
+from octavo.bench._record import Record, RecordedStep, Result, Row
 from octavo.errors import BadConfig, BadRequest
 
 ROW_HEIGHT, MARGIN = 0.34, 1.1  # inches
 SHADES = {"int8 peak": "#4c72b0", "bandwidth": "#55a868"}
 OURS, TARGET = "#4c72b0", "#c44e52"
+KINDS = {
+    "linear": "#4c72b0",
+    "attention": "#55a868",
+    "rows": "#ccb974",
+    "python": "#c44e52",
+    "waiting": "#bbbbbb",
+}
 
 
 def command(
@@ -90,16 +97,16 @@ def draw(record: Record, path: Path) -> None:
     figures: Any = import_module("matplotlib.figure")
     style = {"svg.hashsalt": "octavo", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(style):
-        rows = max(len(record.rows), len(record.ops))
-        panels = 3 if record.ops else 2
+        rows = max(len(record.rows), len(record.steps))
+        panels = 3 if record.steps else 2
         figure = figures.Figure(
             figsize=(5.5 * panels, MARGIN + ROW_HEIGHT * rows), layout="constrained"
         )
         axes = figure.subplots(1, panels)
         _draw_shares(axes[0], record.rows)
         _draw_ratios(axes[1], record.rows)
-        if record.ops:
-            _draw_ops(axes[2], record)
+        if record.steps:
+            _draw_steps(axes[2], record.steps)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -124,12 +131,23 @@ def _draw_ratios(axes: Any, rows: Sequence[tuple[Row, Result]]) -> None:
     axes.set_xlabel("red: target")
 
 
-def _draw_ops(axes: Any, record: Record) -> None:
-    names = [f"{op.model}, {op.op} ({op.share:.0%} of a step)" for op in record.ops]
-    _bars(axes, names, [op.limit_share for op in record.ops], "{:.0%}")
+def _draw_steps(axes: Any, steps: Sequence[RecordedStep]) -> None:
+    """Where the time of each goes; a dot is the share of the linear layers' limit."""
+    places, before = range(len(steps)), [0.0] * len(steps)
+    for kind, shade in KINDS.items():
+        shares = [step.share(kind) for step in steps]
+        axes.barh(places, shares, left=before, height=0.7, color=shade)
+        before = [one + share for one, share in zip(before, shares, strict=True)]
+    axes.plot([step.limit_share("linear") or 0 for step in steps], places, "o", color="black")
+    axes.set_yticks(places, [f"{step.model}, {step.title}" for step in steps])
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlim(0, 1.05)
-    axes.set_title("operations: share of the machine's limit")
-    axes.set_xlabel("of the nearer limit")
+    axes.set_title("where the time goes")
+    axes.set_xlabel(
+        "blue: linear, green: attention, yellow: other operations, red: Python, grey: waiting\n"
+        "dot: share of the limit of the linear layers"
+    )
 
 
 def _label(row: Row, result: Result) -> str:

@@ -12,7 +12,7 @@ from octavo.bench._ours import Work
 from octavo.bench._progress import saying
 
 if TYPE_CHECKING:
-    from octavo.bench._record import Record, Row
+    from octavo.bench._record import Record, RecordedStep, Row
     from octavo.bench._rival import Rival
 
 
@@ -29,14 +29,48 @@ class Planned:
     with_prompt: bool = False  # whether the prompt is a row too
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One run of `octavo bench ops`."""
+
+    model: str
+    work: Work
+    is_prompt: bool = False
+
+
 PLAN = (
     Planned("smollm2", "smollm2", Work(512, 64, 1, 8), 1.4, 1.7, with_prompt=True),
     Planned("smollm2-batch", "smollm2", Work(512, 32, 16, 512), generation_ratio=4.5),
     Planned("smollm2-context", "smollm2", Work(512, 32, 1, 4000), generation_ratio=3.0),
+    Planned("smollm2-int8", "smollm2", Work(512, 32, 1, 4000, "int8")),
     Planned("gemma3-270m", "gemma3-270m", Work(512, 64, 1, 8), 1.4, 1.3, with_prompt=True),
     Planned("gemma3-270m-batch", "gemma3-270m", Work(512, 32, 16, 512)),
     Planned("gemma3-270m-context", "gemma3-270m", Work(512, 32, 1, 4000)),
     Planned("random-1b", "random-1b", Work(512, 32, 1, 8), generation_share=0.8, with_prompt=True),
+)
+OPS = "ops"  # for --only
+STEPS = (
+    *(
+        PlannedStep(model, Work(512, 1, 1, 8), is_prompt=True)
+        for model in (
+            "smollm2",
+            "gemma3-270m",
+            "random-100m-q4_k",
+            "random-100m-q5_k",
+            "random-100m-q6_k",
+            "random-100m-q8_0",
+            "random-100m-f16",
+            "random-100m-bf16",
+            "random-100m-f32",
+        )
+    ),
+    PlannedStep("smollm2", Work(4000, 1, 1, 8), is_prompt=True),
+    PlannedStep("smollm2", Work(1, 64, 1, 8)),
+    PlannedStep("smollm2", Work(1, 32, 16, 512)),
+    PlannedStep("smollm2", Work(1, 32, 1, 4000)),
+    PlannedStep("smollm2", Work(1, 32, 1, 4000, "int8")),
+    PlannedStep("gemma3-270m", Work(1, 64, 1, 8)),
+    PlannedStep("random-1b", Work(1, 32, 1, 8)),
 )
 
 
@@ -53,7 +87,7 @@ def command(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help=f"Some of the works: {', '.join(one.name for one in PLAN)}."),
+        typer.Option(help=f"Some of it: {', '.join([*(one.name for one in PLAN), OPS])}."),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="`octavo bench plot` at once.")] = False,
 ) -> None:
@@ -75,9 +109,9 @@ def command(
         raise BadConfig("file", f"there is no folder {str(file.parent)!r}: make it first")
     if plot:
         plotting.require_matplotlib()
-    planned = _chosen(only or ())
+    planned, steps = _chosen(only or ())
     with saying(), rivals(peer or ()) as beside:
-        found = measure(planned, runs, threads, beside)
+        found = measure(planned, steps, runs, threads, beside)
     _record.write(file, found)
     typer.echo(_figures.tables(found)["works"], nl=False)
     if plot:
@@ -85,7 +119,11 @@ def command(
 
 
 def measure(
-    planned: Sequence[Planned], runs: int, threads: int | None, beside: "Sequence[Rival]"
+    planned: Sequence[Planned],
+    steps: Sequence[PlannedStep],
+    runs: int,
+    threads: int | None,
+    beside: "Sequence[Rival]",
 ) -> "Record":
     import datetime
     from importlib.metadata import version
@@ -108,16 +146,36 @@ def measure(
         processor=_processor(),
         cpus=usable_cpus(),
         works=works,
+        steps=[_measure_step(one, threads) for one in steps],
     )
 
 
-def _chosen(only: Sequence[str]) -> list[Planned]:
+def _measure_step(planned: PlannedStep, threads: int | None) -> "RecordedStep":
+    import msgspec
+
+    from octavo.bench import ops
+    from octavo.bench._random_model import path_of
+    from octavo.bench._record import RecordedOp, RecordedStep
+
+    work, is_prompt = planned.work, planned.is_prompt
+    model, lines = ops.measure(path_of(planned.model), work, threads, is_prompt=is_prompt)
+    title = f"prompt of {work.prompt_tokens:,}" if is_prompt else _generation(work)
+    return RecordedStep(
+        model=model,
+        title=title,
+        ops=msgspec.convert(lines, list[RecordedOp], from_attributes=True),
+    )
+
+
+def _chosen(only: Sequence[str]) -> tuple[Sequence[Planned], Sequence[PlannedStep]]:
     from octavo.errors import BadConfig
 
+    if not only:
+        return PLAN, STEPS
     known = {one.name: one for one in PLAN}
-    if unknown := [name for name in only if name not in known]:
-        raise BadConfig("only", f"there is no work {unknown[0]!r}: give {', '.join(known)}")
-    return [known[name] for name in only] if only else [*PLAN]
+    if unknown := [name for name in only if name not in (*known, OPS)]:
+        raise BadConfig("only", f"there is no {unknown[0]!r}: give {', '.join([*known, OPS])}")
+    return [known[name] for name in only if name != OPS], STEPS if OPS in only else ()
 
 
 def _rows(planned: Planned) -> "list[Row]":
@@ -140,7 +198,8 @@ def _rows(planned: Planned) -> "list[Row]":
 
 def _generation(work: Work) -> str:
     who = "one sequence" if work.batch == 1 else f"{work.batch} sequences"
-    return f"{who} after {work.context:,} tokens"
+    pages = "" if work.kv_dtype == "float16" else f", {work.kv_dtype} pages"
+    return f"{who} after {work.context:,} tokens{pages}"
 
 
 def _processor() -> str:

@@ -232,10 +232,6 @@ class Program:
         self._batch: Batch | None = None
 
     @property
-    def native(self) -> "_cpu.Program":
-        return self._native
-
-    @property
     def buffer_bytes(self) -> int:
         return self._native.buffer_bytes
 
@@ -247,6 +243,14 @@ class Program:
 
     def logits(self, first: int, last: int) -> Logits:
         return Logits(*self._native.logits(first, last))
+
+    def start_profile(self) -> None:
+        self._native.start_profile()
+
+    def stop_profile(self) -> "list[_cpu.Measured]":
+        """What each operation has taken since; the first two are "elapsed", all time, and "replay",
+        the time of the program's stages."""
+        return self._native.stop_profile()
 
 
 def _lower(nodes: list[Node], native: "_cpu.Program") -> Iterator[Instruction]:

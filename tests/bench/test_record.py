@@ -31,15 +31,34 @@ def plan(monkeypatch, tmp_path):
         record.Planned("batch", model, Work(8, 2, 3, 4), generation_share=0.8),
     )
     monkeypatch.setattr(record, "PLAN", works)
+    steps = (record.PlannedStep(model, Work(8, 1, 1, 4), is_prompt=True),)
+    monkeypatch.setattr(record, "STEPS", steps)
 
 
 def bench(*words):
     return CliRunner().invoke(app, ["bench", *map(str, words)])
 
 
-def op(**changed):
-    said = {"model": "tiny", "op": "linear", "seconds": 5e-6, "share": 0.4, "rate": 31.2}
-    return _record.RecordedOp(**{**said, "unit": "GB/s", "limit_share": 0.81, **changed})
+def step():
+    """4 ms in linear layers at half their limit, 2 ms at all of it, 2 ms of waiting."""
+
+    def op(kind, name, seconds, limit_share=None):
+        speeds = {"bytes_per_second": 1e9, "multiply_adds_per_second": 1e9}
+        return _record.RecordedOp(
+            kind=kind,
+            op=name,
+            seconds=seconds,
+            share=seconds / 8e-3,
+            limit_share=limit_share,
+            **speeds,
+        )
+
+    ops = [
+        op("linear", "linear 4 bits, 8 x 8", 4e-3, 0.5),
+        op("linear", "linear 8 bits, 8 x 8", 2e-3, 1.0),
+        op("waiting", "threads waiting", 2e-3),
+    ]
+    return _record.RecordedStep(model="tiny", title="prompt of 8", ops=ops)
 
 
 def result(ours=(300.0, 20.0), peers=(), **changed):
@@ -57,7 +76,12 @@ def result(ours=(300.0, 20.0), peers=(), **changed):
         for of in KINDS
     }
     said = {"model": "tiny", "prompt_tokens": 8, "new_tokens": 2, "batch": 1, "context": 4}
-    said |= {"runs": 5, "prompt_share_of_int8_peak": 0.41, "generation_share_of_int8_peak": 0.1}
+    said |= {
+        "kv_dtype": "float16",
+        "runs": 5,
+        "prompt_share_of_int8_peak": 0.41,
+        "generation_share_of_int8_peak": 0.1,
+    }
     said |= {"generation_share_of_bandwidth": 0.63, "peers": others, **least}
     said |= {"roofline": {"instruction_set": "avx2", "threads": 2}}
     limits = ("read_bytes", "byte_multiply_adds", "float_multiply_adds")
@@ -69,14 +93,14 @@ def result(ours=(300.0, 20.0), peers=(), **changed):
 KINDS = ("prompt", "generation")
 
 
-def recorded(*results, ops=()):
+def recorded(*results, steps=()):
     rows = [
         _record.Row(title="prompt of 8", of="prompt", ratio=1.4),
         _record.Row(title="one sequence", of="generation", share=0.8),
     ]
     works = [_record.RecordedWork(rows=rows, result=one) for one in results]
     made = {"octavo": "0.1.0", "date": "2026-01-02", "processor": "A CPU", "cpus": 2}
-    return _record.Record(**made, works=works, ops=[*ops])
+    return _record.Record(**made, works=works, steps=[*steps])
 
 
 def test_all_works_are_in_the_file_with_every_peer(plan, tmp_path):
@@ -91,6 +115,10 @@ def test_all_works_are_in_the_file_with_every_peer(plan, tmp_path):
         ("3 sequences after 4 tokens", "generation", None, 0.8),
     ]
     assert found.peers == ["steady", "fragile"]
+    assert [step.title for step in found.steps] == ["prompt of 8"]
+    assert found.steps[0].share(
+        "linear", "attention", "rows", "python", "waiting"
+    ) == pytest.approx(1)
     assert found.works[0].result.prompt_ratio == found.works[0].result.peers[1].prompt_ratio
     assert found.works[1].result.peers[1].problem == "no room for a batch"
     assert found.processor in Path("/proc/cpuinfo").read_text()
@@ -102,7 +130,7 @@ def test_some_of_the_works_can_be_recorded_alone(plan, tmp_path):
     assert bench("record", tmp_path / "run.json", "--runs", 1, "--only", "batch").exit_code == 0
     assert [result.batch for _, result in _record.read(tmp_path / "run.json").rows] == [3]
     said = bench("record", tmp_path / "run.json", "--only", "bath")
-    assert said.stderr == "only: there is no work 'bath': give short, batch\n"
+    assert said.stderr == "only: there is no 'bath': give short, batch, ops\n"
     said = bench("record", tmp_path / "nowhere" / "run.json")
     assert said.stderr.startswith("file: there is no folder")
 
@@ -135,14 +163,16 @@ def test_tables_name_the_better_peer_what_fails_and_the_nearer_limit():
     assert "Peers: a 1.0, b 1.0." in machine
 
 
-def test_operations_have_a_table_once_they_are_recorded():
+def test_steps_have_a_table_once_they_are_recorded():
     assert _figures.tables(recorded(result()))["ops"] == ""
-    table = _figures.tables(recorded(result(), ops=[op()]))["ops"]
-    assert table.splitlines()[2:] == ["| tiny | linear | 5 | 40% | 31.2 GB/s | 81% |"]
+    table = _figures.tables(recorded(result(), steps=[step()]))["ops"]
+    assert table.splitlines()[2:] == [
+        "| tiny | prompt of 8 | 8 | 75% | 67% | 0% | | 0% | 0% | 25% |",
+    ]
 
 
 def test_a_record_survives_its_file(tmp_path):
-    whole = recorded(result(peers=[("a", (None, 2.0))]), ops=[op()])
+    whole = recorded(result(peers=[("a", (None, 2.0))]), steps=[step()])
     _record.write(tmp_path / "run.json", whole)
     assert _record.read(tmp_path / "run.json") == whole
 
@@ -156,7 +186,7 @@ def test_tables_go_into_their_places_and_nowhere_else(tmp_path):
     place = "<!-- figures: {} -->\n{}<!-- end of figures -->\nafter\n"
     doc.write_text("before\n" + place.format("works", "old\n") + place.format("ops", ""))
     readme.write_text(place.format("summary", "older\n"))
-    whole = recorded(result(peers=[("a", (None, 2.0))]), result(), ops=[op()])
+    whole = recorded(result(peers=[("a", (None, 2.0))]), result(), steps=[step()])
     _record.write(file, whole)
     assert bench("plot", file).exit_code == 0
     tables = _figures.tables(whole)
@@ -164,7 +194,7 @@ def test_tables_go_into_their_places_and_nowhere_else(tmp_path):
     assert doc.read_text() == "before\n" + written
     assert readme.read_text() == place.format("summary", tables["summary"])
     picture = (tmp_path / "docs" / "speed.svg").read_bytes()
-    assert picture.count(b"tiny, prompt of 8") == 2  # as text, which can be searched
+    assert picture.count(b"tiny, prompt of 8") == 3  # as text, which can be searched
     assert bench("plot", file).exit_code == 0
     assert (tmp_path / "docs" / "speed.svg").read_bytes() == picture
 
