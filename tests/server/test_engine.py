@@ -120,11 +120,18 @@ def test_who_leaves_gives_all_pages_back_at_once(served, fields):
     engine, url = served
     wait_until(lambda: is_idle(engine))
     engine.ends.clear()
-    ask, path = said("Go on", ignore_eos=True, **fields), f"{url}/v1/chat/completions"
-    with suppress(httpx.ReadTimeout), httpx.stream("POST", path, json=ask, timeout=0.1) as reply:
-        for _ in reply.iter_lines():
-            if engine.num_running:
-                break
+
+    async def leave():
+        async with httpx.AsyncClient(base_url=url, timeout=None) as http:
+            ask = said("Go on", ignore_eos=True, **fields)
+            asking = asyncio.create_task(http.post("/v1/chat/completions", json=ask))
+            while engine.num_running < fields.get("n", 1):
+                await asyncio.sleep(0.002)
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                await asking
+
+    asyncio.run(leave())
     wait_until(lambda: len(engine.ends) == fields.get("n", 1) and is_idle(engine))
     assert {end.reason for end in engine.ends} == {"cancelled"}
     assert all(end.usage.completion_tokens < 4000 for end in engine.ends)
