@@ -91,7 +91,7 @@ void bind_sampling(nb::module_& m) {
             nb::gil_scoped_release unlocked;
             return kernels.multiply_bytes(rounds);
         },
-        "instruction_set"_a, "rounds"_a, "1024 multiply-adds of bytes a round.");
+        "instruction_set"_a, "rounds"_a, "1536 multiply-adds of bytes a round.");
     m.def(
         "multiply_floats",
         [](const std::string& set, size_t rounds) {
@@ -99,7 +99,7 @@ void bind_sampling(nb::module_& m) {
             nb::gil_scoped_release unlocked;
             return kernels.multiply_floats(rounds);
         },
-        "instruction_set"_a, "rounds"_a, "256 multiply-adds of floats a round.");
+        "instruction_set"_a, "rounds"_a, "384 multiply-adds of floats a round.");
 }
 
 }  // namespace octavo

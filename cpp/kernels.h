@@ -122,8 +122,8 @@ struct Kernels {
     // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the
     // work.
     float (*read_bytes)(const uint8_t* data, size_t bytes);
-    int (*multiply_bytes)(size_t rounds);     // 1024 multiply-adds of bytes a round
-    float (*multiply_floats)(size_t rounds);  // 256 multiply-adds of floats a round
+    int (*multiply_bytes)(size_t rounds);     // 1536 multiply-adds of bytes a round
+    float (*multiply_floats)(size_t rounds);  // 384 multiply-adds of floats a round
 };
 
 namespace generic {

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int MOST_ROWS = 6;
 constexpr int PAGES = SPAN / PAGE;
-constexpr int AHEAD = 2;  // blocks
+constexpr int AHEAD = 4;  // blocks
 
 struct Float16 {
     using Number = uint16_t;

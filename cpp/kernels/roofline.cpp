@@ -15,31 +15,34 @@ float read_bytes(const uint8_t* data, size_t bytes) {
     return sum(sums[0]);
 }
 
-// 32 products and sums of bytes; only the 16-bit additions that a kernel needs too.
+// Twelve sums take turns: two multipliers of four cycles' latency wait for fewer.
+constexpr int SUMS = 12;
+
+// Products of 32 bytes and nothing else: what is added to them may run beside them.
 int multiply_bytes(size_t rounds) {
-    i16x16 sums[8];
     i8x32 x = broadcast_four((const int8_t*)"\1\2\3\4");
     u8x32 w = magnitude(broadcast_four((const int8_t*)"\4\3\2\1"));
-    for (auto& sum : sums) sum = ones();
+    i16x16 product = ones();
     for (size_t i = 0; i < rounds; ++i)
-        for (int repeat = 0; repeat < 4; ++repeat)
-            for (auto& sum : sums) {
-                sum = sum + multiply_pairs(w, x);
-                settle(sum);
-            }
-    for (int j = 1; j < 8; ++j) sums[0] = sums[0] + sums[j];
+        each<4 * SUMS>([&](auto) INLINE {
+            product = multiply_pairs(w, x);
+            settle(product);  // it is wanted,
+            settle(w);        // and the next one is not the same
+        });
     int32_t out[8];
-    store(out, multiply_pairs(sums[0], ones()));
+    store(out, multiply_pairs(product, ones()));
     return out[0];
 }
 
 float multiply_floats(size_t rounds) {
-    f32x8 sums[8], x = broadcast(0.999f);
-    for (auto& sum : sums) sum = broadcast(1.0f);
+    f32x8 sums[SUMS], x = broadcast(0.999f);
+    each<SUMS>([&](auto i) INLINE { sums[i] = broadcast(1.0f); });
     for (size_t i = 0; i < rounds; ++i)
-        for (int repeat = 0; repeat < 4; ++repeat)
-            for (auto& sum : sums) sum = fma(sum, x, x);
-    for (int j = 1; j < 8; ++j) sums[0] = sums[0] + sums[j];
+        each<4 * SUMS>([&](auto j) INLINE {
+            sums[j % SUMS] = fma(sums[j % SUMS], x, x);
+            settle(sums[j % SUMS]);  // all twelve are alike: one would do
+        });
+    each<SUMS - 1>([&](auto i) INLINE { sums[0] = sums[0] + sums[i + 1]; });
     return sum(sums[0]);
 }
 
