@@ -78,12 +78,14 @@ void bind_sampling(nb::module_& m) {
         "instruction_set"_a, "logits"_a, "maxima"_a, "count"_a);
     m.def(
         "read_bytes",
-        [](const std::string& set, Array<const uint8_t, 1> data) {
+        [](const std::string& set, Array<const uint8_t, 1> data, size_t ahead) {
             const Kernels& kernels = kernels_of(set);
             nb::gil_scoped_release unlocked;
-            return kernels.read_bytes(data.data(), data.shape(0));
+            return kernels.read_bytes(data.data(), data.shape(0), ahead);
         },
-        "instruction_set"_a, "data"_a, "Reads all of it once; what comes back means nothing.");
+        "instruction_set"_a, "data"_a, "ahead"_a,
+        "Reads all of it once, calling for what lies `ahead` bytes on (0: for nothing); what comes "
+        "back means nothing.");
     m.def(
         "multiply_bytes",
         [](const std::string& set, size_t rounds) {

@@ -121,7 +121,7 @@ struct Kernels {
 
     // Limits of the machine, for `octavo bench roofline`; each returns a value that depends on the
     // work.
-    float (*read_bytes)(const uint8_t* data, size_t bytes);
+    float (*read_bytes)(const uint8_t* data, size_t bytes, size_t ahead);  // 0: nothing prefetched
     int (*multiply_bytes)(size_t rounds);     // 1536 multiply-adds of bytes a round
     float (*multiply_floats)(size_t rounds);  // 384 multiply-adds of floats a round
 };

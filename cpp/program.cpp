@@ -27,6 +27,13 @@ int padded(int width) {
     return 16 * (lines | 1);
 }
 
+// Where a chunk of a matrix begins. Each is shorter than the one before it, 2n - 1 : 2n - 3 : ... : 1,
+// so that who takes the last one is not waited for long.
+int begin_of(int chunk, int chunks, int units) {
+    int64_t n = chunks;
+    return (int)(units * chunk * (2 * n - chunk) / (n * n));
+}
+
 }  // namespace
 
 Program::Program(const Kernels& kernels, int threads, int max_tokens, int max_rows,
@@ -248,8 +255,8 @@ void Program::run_products(const Stage& stage, int chunk, int chunks, int thread
     int total = 0;
     for (auto& product : stage.products) total += product.weight->row_groups();
     int unit = stage.makes_maxima ? BLOCK_GROUPS : 2, units = ceil_div(total, unit);
-    int first = (int)((int64_t)units * chunk / chunks) * unit;
-    int last = std::min(total, (int)((int64_t)units * (chunk + 1) / chunks) * unit);
+    int first = begin_of(chunk, chunks, units) * unit;
+    int last = std::min(total, begin_of(chunk + 1, chunks, units) * unit);
     if (stage.makes_maxima) return run_head(stage, first, last, thread);
     for (auto& product : stage.products) {
         int groups = product.weight->row_groups();

@@ -36,7 +36,7 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in);
 float log_sum_exp(const float* logits, const float* maxima, int size);
 void top(const float* logits, const float* maxima, int size, int count, int32_t* ids);
 
-float read_bytes(const uint8_t* data, size_t bytes);
+float read_bytes(const uint8_t* data, size_t bytes, size_t ahead);
 int multiply_bytes(size_t rounds);
 float multiply_floats(size_t rounds);
 

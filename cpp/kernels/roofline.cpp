@@ -3,12 +3,12 @@
 
 namespace octavo::OCTAVO_SET {
 
-float read_bytes(const uint8_t* data, size_t bytes) {
+float read_bytes(const uint8_t* data, size_t bytes, size_t ahead) {
     f32x8 sums[8];
     for (auto& sum : sums) sum = broadcast(0.0f);
     const auto* x = (const float*)data;
     for (size_t i = 0; i + 64 <= bytes / 4; i += 64) {
-        prefetch(x + i + 1024);  // further than 2 KB read a tenth more; see docs/log.md
+        if (ahead) prefetch((const uint8_t*)(x + i) + ahead);
         for (int j = 0; j < 8; ++j) sums[j] = sums[j] + load(x + i + 8 * j);
     }
     for (int j = 1; j < 8; ++j) sums[0] = sums[0] + sums[j];

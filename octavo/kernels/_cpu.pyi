@@ -147,8 +147,10 @@ def log_sum_exp(instruction_set: str, logits: Annotated[NDArray[numpy.float32], 
 
 def top(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], count: int) -> list[int]: ...
 
-def read_bytes(instruction_set: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> float:
-    """Reads all of it once; what comes back means nothing."""
+def read_bytes(instruction_set: str, data: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], ahead: int) -> float:
+    """
+    Reads all of it once, calling for what lies `ahead` bytes on (0: for nothing); what comes back means nothing.
+    """
 
 def multiply_bytes(instruction_set: str, rounds: int) -> int:
     """1536 multiply-adds of bytes a round."""

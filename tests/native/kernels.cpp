@@ -361,7 +361,7 @@ void drive_sampling(const Kernels& kernels) {
 
 void drive_limits(const Kernels& kernels) {
     auto data = bytes(4096);
-    kernels.read_bytes(data.data(), data.size());
+    for (size_t ahead : {0, 4096}) kernels.read_bytes(data.data(), data.size(), ahead);
     kernels.multiply_bytes(3);
     kernels.multiply_floats(3);
 }
