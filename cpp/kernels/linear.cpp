@@ -169,9 +169,8 @@ struct Codes {
             const int8_t* subs[G];
             const uint8_t* codes[G];
             each<G>([&](auto g) INLINE {
-                if constexpr (T == 1)
-                    for (size_t line = 0; line < SUBS + code_bytes(BITS); line += 64)
-                        prefetch(w[g] + AHEAD + line);
+                for (size_t line = 0; line < SUBS + code_bytes(BITS); line += 64)
+                    prefetch(w[g] + AHEAD + line);
                 subs[g] = (const int8_t*)w[g], codes[g] = w[g] + SUBS;
                 w[g] += SUBS + code_bytes(BITS);
             });

@@ -42,10 +42,7 @@ PLAN = (
     Planned("smollm2", "smollm2", Work(512, 64, 1, 8), 1.4, 1.7, with_prompt=True),
     Planned("smollm2-batch", "smollm2", Work(512, 32, 16, 512), generation_ratio=4.5),
     Planned("smollm2-context", "smollm2", Work(512, 32, 1, 4000), generation_ratio=3.0),
-    Planned("smollm2-int8", "smollm2", Work(512, 32, 1, 4000, "int8")),
     Planned("gemma3-270m", "gemma3-270m", Work(512, 64, 1, 8), 1.4, 1.3, with_prompt=True),
-    Planned("gemma3-270m-batch", "gemma3-270m", Work(512, 32, 16, 512)),
-    Planned("gemma3-270m-context", "gemma3-270m", Work(512, 32, 1, 4000)),
     Planned("random-1b", "random-1b", Work(512, 32, 1, 8), generation_share=0.8, with_prompt=True),
 )
 OPS = "ops"  # for --only
