@@ -27,11 +27,12 @@ int padded(int width) {
     return 16 * (lines | 1);
 }
 
-// Where a chunk of a matrix begins. Each is shorter than the one before it, 2n - 1 : 2n - 3 : ... : 1,
-// so that who takes the last one is not waited for long.
-int begin_of(int chunk, int chunks, int units) {
-    int64_t n = chunks;
-    return (int)(units * chunk * (2 * n - chunk) / (n * n));
+// Where a chunk of a matrix begins. Where threads take several, each is shorter than the one before
+// it, 2n - 1 : 2n - 3 : ... : 1, so that who takes the last one is not waited for long.
+int begin_of(int chunk, int chunks, int units, int threads) {
+    int64_t n = chunks, all = units;
+    if (chunks <= threads) return (int)(all * chunk / n);
+    return (int)(all * chunk * (2 * n - chunk) / (n * n));
 }
 
 }  // namespace
@@ -255,8 +256,8 @@ void Program::run_products(const Stage& stage, int chunk, int chunks, int thread
     int total = 0;
     for (auto& product : stage.products) total += product.weight->row_groups();
     int unit = stage.makes_maxima ? BLOCK_GROUPS : 2, units = ceil_div(total, unit);
-    int first = begin_of(chunk, chunks, units) * unit;
-    int last = std::min(total, begin_of(chunk + 1, chunks, units) * unit);
+    int first = begin_of(chunk, chunks, units, threads_) * unit;
+    int last = std::min(total, begin_of(chunk + 1, chunks, units, threads_) * unit);
     if (stage.makes_maxima) return run_head(stage, first, last, thread);
     for (auto& product : stage.products) {
         int groups = product.weight->row_groups();
@@ -278,8 +279,8 @@ void Program::run_head(const Stage& stage, int first, int last, int thread) {
             kernels_.linear(*product.weight, from, to, buffers_[stage.x].tiles(),
                             buffers_[stage.x].rows(), num_rows_, product.bias,
                             buffers_[product.out].rows());
+            for (int row = 0; row < num_rows_; ++row) make_maxima(row, from * LANES, to * LANES);
         });
-        for (int row = 0; row < num_rows_; ++row) make_maxima(row, from * LANES, to * LANES);
     }
 }
 

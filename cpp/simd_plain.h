@@ -242,7 +242,9 @@ inline void each(F f) {  // unrolled, it would take minutes to compile
     for (int i = 0; i < N; ++i) f(i);
 }
 template <typename V>
-inline void settle(V&) {}
+inline void settle(V& x) {
+    asm volatile("" : "+m"(x));
+}
 template <typename V>
 inline void keep_in_memory(V*) {}
 

@@ -8,7 +8,9 @@ float read_bytes(const uint8_t* data, size_t bytes, size_t ahead) {
     for (auto& sum : sums) sum = broadcast(0.0f);
     const auto* x = (const float*)data;
     for (size_t i = 0; i + 64 <= bytes / 4; i += 64) {
-        if (ahead) prefetch((const uint8_t*)(x + i) + ahead);
+        if (ahead)
+            for (int line = 0; line < 256; line += 64)
+                prefetch((const uint8_t*)(x + i) + ahead + line);
         for (int j = 0; j < 8; ++j) sums[j] = sums[j] + load(x + i + 8 * j);
     }
     for (int j = 1; j < 8; ++j) sums[0] = sums[0] + sums[j];

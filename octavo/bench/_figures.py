@@ -69,7 +69,7 @@ def _works(record: Record) -> str:
             [
                 *_cells(record, row, result),
                 _target(row),
-                "{:.0%} of {}".format(*result.limit(row.of)),
+                _limit(result, row),
             ]
             for row, result in record.rows
         ],
@@ -95,6 +95,11 @@ def _cells(record: Record, row: Row, result: Result) -> list[str]:
 def _peer(peer: PeerResult | None, row: Row) -> str:
     speed = getattr(peer, f"{row.of}_tokens_per_second", None)
     return "fails" if peer and speed is None else _number(speed)
+
+
+def _limit(result: Result, row: Row) -> str:
+    share, limit = result.limit(row.of)
+    return f"{_percent(share)} of {limit}"
 
 
 def _target(row: Row) -> str:
@@ -127,7 +132,8 @@ def _ops(record: Record) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"
+    """Rounded down too."""
+    return "" if share is None else f"{floor(share * 100 + 1e-9)}%"
 
 
 def _number(number: float | None) -> str:

@@ -4,6 +4,7 @@ pays is in it. Also what the work must cost at least. Knows no peer."""
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from octavo.bench._work import token_id
@@ -60,7 +61,7 @@ class Ours:
             model,
             max_context=max(work.prompt_tokens, work.context) + work.most_steps + 1,
             max_running=work.batch,
-            step_tokens=max(256, work.batch),
+            step_tokens=max(256, 2 * work.batch),
             threads=threads,
             prefix_cache=False,
             kv_dtype=work.kv_dtype,
@@ -119,18 +120,18 @@ def cost_of(loaded: "Loaded", work: Work) -> Cost:
     from octavo.loader.checkpoint import open_checkpoint
     from octavo.types import PAGE_SIZE
 
-    shapes = {name: raw.shape for name, raw in open_checkpoint(loaded.path).tensors.items()}
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    tensors = open_checkpoint(loaded.path).tensors
+    matrices = {name: raw for name, raw in tensors.items() if len(raw.shape) == 2}
     table = matrices.pop("model.embed_tokens.weight")
     is_tied = matrices.pop("lm_head.weight", None) is None
-    inner = sum(rows * columns for rows, columns in matrices.values())
-    head = table[0] * table[1]
+    inner = sum(prod(raw.shape) for raw in matrices.values())
     # Of a table that is not the head as well, a step reads one row a token.
-    read = 1.0 if is_tied else (inner + head) / (inner + 2 * head)
+    unread = 0 if is_tied else table.data.nbytes
     seen = sum(
         page_bytes(group, work.kv_dtype)
         // PAGE_SIZE
         * min(work.context, group.window or work.context)
         for group in loaded.groups
     )
-    return Cost(inner, head, int(loaded.plan.weight_bytes * read) + work.batch * seen)
+    weights = loaded.plan.weight_bytes - unread
+    return Cost(inner, prod(table.shape), weights + work.batch * seen)

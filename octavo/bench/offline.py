@@ -36,7 +36,7 @@ def command(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="The median of so many is told.")] = 5,
     threads: Annotated[
-        int | None, typer.Option(help="One for each usable CPU if not given.")
+        int | None, typer.Option(min=1, help="One for each usable CPU if not given.")
     ] = None,
     kv_dtype: Annotated[str, typer.Option(help="How KV pages keep numbers.")] = "float16",
     peer: Annotated[
@@ -162,7 +162,7 @@ def _of_a_peer(rival: "Rival", work: Work, ours: Seconds, theirs: Seconds) -> Fo
     found: Found = {"peer": rival.name, "version": rival.version, **_speeds(work, theirs)}
     for kind, title in TITLES.items():
         mine, other = ours[kind], theirs[kind]
-        found[f"{title}_ratio"] = round(other / mine, 2) if mine and other else None
+        found[f"{title}_ratio"] = round(other / mine, 4) if mine and other else None
         found[f"{title}_way"] = rival.ways.get(kind)
     failed = any(seconds is None for seconds in theirs.values())
     return found | {"problem": rival.problem if failed else None}
@@ -203,7 +203,7 @@ def _table(found: Found) -> str:
 def _beside(peer: Found) -> str:
     return ", ".join(
         f"{title} {peer[f'{title}_tokens_per_second']} tokens/s, ours is "
-        f"{peer[f'{title}_ratio']}x that"
+        f"{peer[f'{title}_ratio']:.2f}x that"
         if peer[f"{title}_ratio"] is not None
         else f"no {title}"
         for title in TITLES.values()

@@ -52,11 +52,17 @@ def command(
     prompt: Annotated[
         int | None, typer.Option(min=1, help="Measure a prompt of so many tokens, not generation.")
     ] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Steps of the timed generation.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences generated together.")] = 1,
-    context: Annotated[int, typer.Option(min=1, help="Tokens each sequence holds before.")] = 512,
+    new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the timed generation; 64 if not given.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Sequences generated together; 1 if not given.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens each sequence holds before; 512 if not given.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="One for each usable CPU if not given.")
+        int | None, typer.Option(min=1, help="One for each usable CPU if not given.")
     ] = None,
     kv_dtype: Annotated[str, typer.Option(help="How KV pages keep numbers.")] = "float16",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
@@ -72,12 +78,17 @@ def command(
     import json
 
     from octavo.bench._random_model import path_of
+    from octavo.errors import BadConfig
 
-    work = Work(prompt or 1, new_tokens, batch, context, kv_dtype)
+    if prompt and (new_tokens or batch or context):
+        problem = "it is measured alone: leave out --new-tokens, --batch and --context"
+        raise BadConfig("prompt", problem)
+    work = Work(prompt or 1, new_tokens or 64, batch or 1, context or 512, kv_dtype)
     with saying():
         name, lines = measure(path_of(model), work, threads, is_prompt=prompt is not None)
     if as_json:
-        typer.echo(json.dumps({"model": name, **asdict(work), "ops": [asdict(x) for x in lines]}))
+        told = {"prompt_tokens": prompt} if prompt else asdict(work) | {"prompt_tokens": None}
+        typer.echo(json.dumps({"model": name, **told, "ops": [asdict(x) for x in lines]}))
         return
     typer.echo(f"{'op':<32}{'us':>10}{'share':>8}{'GB/s':>8}{'GMAC/s':>8}{'of limit':>10}")
     typer.echo("\n".join(map(_text, lines)))
@@ -185,7 +196,9 @@ def _name(one: "Measured") -> str:
     if one.op == "linear":
         return f"linear {one.bits} bits, {one.rows} x {one.columns}"
     if one.op == "attend":
-        return "attention" + (f", window {one.window}" if one.window < 1 << 30 else "")
+        from octavo.kernels.cpu import NO_WINDOW
+
+        return "attention" + (f", window {one.window}" if one.window < NO_WINDOW else "")
     return one.op
 
 

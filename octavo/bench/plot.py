@@ -59,7 +59,7 @@ def command(
     picture = svg or record.with_suffix(".svg")
     draw(found, picture)
     for path, text in texts.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     typer.echo("\n".join(map(str, [picture, *texts])))
 
 

@@ -57,8 +57,6 @@ STEPS = (
             "random-100m-q6_k",
             "random-100m-q8_0",
             "random-100m-f16",
-            "random-100m-bf16",
-            "random-100m-f32",
         )
     ),
     PlannedStep("smollm2", Work(4000, 1, 1, 8), is_prompt=True),
@@ -80,7 +78,7 @@ def command(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="The median of so many is recorded.")] = 5,
     threads: Annotated[
-        int | None, typer.Option(help="One for each usable CPU if not given.")
+        int | None, typer.Option(min=1, help="One for each usable CPU if not given.")
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -97,7 +95,7 @@ def command(
         octavo bench record docs/performance.json --peer llama-cpp-python --peer ik-llama-cpp-python
         octavo bench record try.json --runs 1 --only smollm2
     """
-    from octavo.bench import _figures, _record
+    from octavo.bench import _figures
     from octavo.bench import plot as plotting
     from octavo.bench.offline import rivals
     from octavo.errors import BadConfig
@@ -108,8 +106,7 @@ def command(
         plotting.require_matplotlib()
     planned, steps = _chosen(only or ())
     with saying(), rivals(peer or ()) as beside:
-        found = measure(planned, steps, runs, threads, beside)
-    _record.write(file, found)
+        found = measure(planned, steps, runs, threads, beside, file)
     typer.echo(_figures.tables(found)["works"], nl=False)
     if plot:
         plotting.command(file)
@@ -121,41 +118,48 @@ def measure(
     runs: int,
     threads: int | None,
     beside: "Sequence[Rival]",
+    file: Path,
 ) -> "Record":
+    """Writes what there is after each work: half an hour is not lost to what fails at its end."""
     import datetime
     from importlib.metadata import version
 
     import msgspec
 
     from octavo.bench._random_model import path_of
-    from octavo.bench._record import Record, RecordedWork, Result
+    from octavo.bench._record import Record, RecordedWork, Result, write
     from octavo.bench.offline import measure as measure_work
     from octavo.engine.machine import usable_cpus
 
-    works = []
-    for one in planned:
-        found = measure_work(path_of(one.model), one.work, runs, threads, beside)
-        result = msgspec.convert(found, Result)
-        works.append(RecordedWork(rows=_rows(one), result=result))
-    return Record(
+    models = [*(one.model for one in planned), *(one.model for one in steps)]
+    paths = {model: path_of(model) for model in models}
+    record = Record(
         octavo=version("octavo"),
         date=datetime.date.today().isoformat(),
         processor=_processor(),
         cpus=usable_cpus(),
-        works=works,
-        steps=[_measure_step(one, threads) for one in steps],
+        works=[],
+        steps=[],
     )
+    for one in planned:
+        found = measure_work(paths[one.model], one.work, runs, threads, beside)
+        result = msgspec.convert(found, Result)
+        record.works.append(RecordedWork(rows=_rows(one), result=result))
+        write(file, record)
+    for step in steps:
+        record.steps.append(_measure_step(step, paths[step.model], threads))
+        write(file, record)
+    return record
 
 
-def _measure_step(planned: PlannedStep, threads: int | None) -> "RecordedStep":
+def _measure_step(planned: PlannedStep, path: str, threads: int | None) -> "RecordedStep":
     import msgspec
 
     from octavo.bench import ops
-    from octavo.bench._random_model import path_of
     from octavo.bench._record import RecordedOp, RecordedStep
 
     work, is_prompt = planned.work, planned.is_prompt
-    model, lines = ops.measure(path_of(planned.model), work, threads, is_prompt=is_prompt)
+    model, lines = ops.measure(path, work, threads, is_prompt=is_prompt)
     title = f"prompt of {work.prompt_tokens:,}" if is_prompt else _generation(work)
     return RecordedStep(
         model=model,
@@ -172,6 +176,8 @@ def _chosen(only: Sequence[str]) -> tuple[Sequence[Planned], Sequence[PlannedSte
     known = {one.name: one for one in PLAN}
     if unknown := [name for name in only if name not in (*known, OPS)]:
         raise BadConfig("only", f"there is no {unknown[0]!r}: give {', '.join([*known, OPS])}")
+    if only and not set(only) - {OPS}:
+        raise BadConfig("only", f"{OPS} alone is no record: name a work beside it")
     return [known[name] for name in only if name != OPS], STEPS if OPS in only else ()
 
 

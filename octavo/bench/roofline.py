@@ -36,7 +36,7 @@ class Roofline:
 def command(
     *,
     threads: Annotated[
-        int | None, typer.Option(help="One for each usable CPU if not given.")
+        int | None, typer.Option(min=1, help="One for each usable CPU if not given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:

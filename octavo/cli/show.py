@@ -30,6 +30,7 @@ class Facts:
     vocabulary: int | None  # tokens
     has_chat_template: bool
     weight_bytes: int
+    kv_dtype: str
     kv_bytes_per_token: int  # of all layers
     kv_bytes_per_token_windowed: int  # of those, given back once a token leaves the window
     license: str | None
@@ -38,6 +39,9 @@ class Facts:
 def command(
     name: Annotated[str, typer.Argument(help="A model's name or path.")] = hub.DEFAULT,
     *,
+    kv_dtype: Annotated[
+        str, typer.Option(help="How KV pages would keep numbers: float16, int8.")
+    ] = "float16",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Show what a model is, and what serving it takes.
@@ -49,7 +53,7 @@ def command(
         octavo show smollm2
         octavo show ./model.gguf --json
     """
-    facts = _facts(name, hub.resolve(name))
+    facts = _facts(name, hub.resolve(name), kv_dtype)
     if as_json:
         typer.echo(json.dumps({field: getattr(facts, field) for field in Facts.__slots__}))
         return
@@ -57,7 +61,7 @@ def command(
         typer.echo(f"{title:14}{value}")
 
 
-def _facts(name: str, path: Path) -> Facts:
+def _facts(name: str, path: Path, kv_dtype: str) -> Facts:
     checkpoint = open_checkpoint(path)
     formats = Counter[str]()
     for tensor in checkpoint.tensors.values():
@@ -75,9 +79,10 @@ def _facts(name: str, path: Path) -> Facts:
         vocabulary=len(checkpoint.vocabulary.tokens) if checkpoint.vocabulary else None,
         has_chat_template=checkpoint.chat_template is not None,
         weight_bytes=sum(tensor.data.nbytes for tensor in checkpoint.tensors.values()),
-        kv_bytes_per_token=sum(map(_bytes_per_token, groups)),
+        kv_dtype=kv_dtype,
+        kv_bytes_per_token=sum(_bytes_per_token(group, kv_dtype) for group in groups),
         kv_bytes_per_token_windowed=sum(
-            _bytes_per_token(group) for group in groups if group.window
+            _bytes_per_token(group, kv_dtype) for group in groups if group.window
         ),
         license=checkpoint.license or (alias.licence if alias else None),
     )
@@ -93,13 +98,13 @@ def _kv_groups(checkpoint: Checkpoint) -> tuple[KVGroup, ...]:
     return groups
 
 
-def _bytes_per_token(group: KVGroup) -> int:
-    return page_bytes(group) // PAGE_SIZE
+def _bytes_per_token(group: KVGroup, kv_dtype: str) -> int:
+    return page_bytes(group, kv_dtype) // PAGE_SIZE
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
     mix = ", ".join(f"{kind} {share:.1%}" for kind, share in facts.quantization.items())
-    kv = f"{size(facts.kv_bytes_per_token)} a token"
+    kv = f"{size(facts.kv_bytes_per_token)} a token in {facts.kv_dtype} pages"
     if facts.kv_bytes_per_token_windowed:
         kv += f", of which {size(facts.kv_bytes_per_token_windowed)} only while within the window"
     return [

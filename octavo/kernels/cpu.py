@@ -44,9 +44,13 @@ def loader(threads: int) -> Iterator[Callable[[RawTensor], Weight]]:
             parts.extend(pool.submit(_put_rows, raw, part, put) for part in _slices(raw))
             return packed
 
-        yield load
-        for part in parts:
-            part.result()
+        try:
+            yield load
+            for part in parts:
+                part.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def weight(raw: RawTensor) -> Weight:

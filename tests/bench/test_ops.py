@@ -26,9 +26,11 @@ def told(monkeypatch, tmp_path):
     return tell
 
 
-@pytest.mark.parametrize("words", [("--prompt", 40), ("--batch", 3, "--context", 40)])
+@pytest.mark.parametrize(
+    "words", [("--prompt", 40), ("--batch", 3, "--context", 40, "--new-tokens", 4)]
+)
 def test_every_moment_of_a_step_is_in_one_line(told, words):
-    found = told("--new-tokens", 4, *words)["ops"]
+    found = told(*words)["ops"]
     assert sum(line["share"] for line in found) == pytest.approx(1)
     assert {line["kind"] for line in found} == {"linear", "attention", "rows", "waiting", "python"}
     assert all(line["seconds"] > 0 for line in found if line["kind"] != "waiting")
@@ -60,3 +62,9 @@ def test_it_reads_as_a_table(told, tmp_path):
     lines = said.stdout.splitlines()
     assert lines[0].split() == ["op", "us", "share", "GB/s", "GMAC/s", "of", "limit"]
     assert any(line.startswith("linear 4 bits, 512 x 256 ") for line in lines)
+
+
+def test_what_only_generation_knows_is_refused_beside_a_prompt():
+    said = CliRunner().invoke(app, ["bench", "ops", "tiny", "--prompt", "8", "--batch", "2"])
+    assert said.exit_code == 1
+    assert said.stderr.startswith("prompt: it is measured alone")

@@ -26,6 +26,8 @@ def test_json_says_what_the_file_holds(tmp_path):
     assert sum(facts["quantization"].values()) == pytest.approx(1)
     assert facts["kv_bytes_per_token"] == 2 * 2 * 2 * HEAD_DIM * 2  # layers, k|v, heads, dim, bytes
     assert facts["kv_bytes_per_token_windowed"] == 0
+    int8 = json.loads(shown(path, "--json", "--kv-dtype", "int8"))
+    assert int8["kv_bytes_per_token"] == 2 * 2 * 2 * (HEAD_DIM + 4)  # a byte each, and a scale
     assert (facts["architecture"], facts["context"]) == ("llama", 512)
     assert facts["license"] == "apache-2.0"
     assert facts["has_chat_template"] is True
