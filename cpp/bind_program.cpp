@@ -133,7 +133,6 @@ void bind_program(nb::module_& m) {
     nb::class_<M>(m, "Measured", "What one operation took; see cpp/program.h.")
         .def_ro("op", &M::op)
         .def_ro("ticks", &M::ticks)
-        .def_ro("calls", &M::calls)
         .def_ro("is_head", &M::is_head)
         .def_ro("heads", &M::heads)
         .def_ro("head_dim", &M::head_dim)

@@ -14,7 +14,7 @@ class Profile {
     int add() { return operations_++; }
 
     void start(int threads) {
-        spent_.assign(threads, std::vector<Spent>(operations_));
+        spent_.assign(threads, std::vector<uint64_t>(operations_));
         on_ = true;
         began_ = OCTAVO_SET::ticks();
     }
@@ -30,18 +30,14 @@ class Profile {
         if (!on_) return f();
         uint64_t before = OCTAVO_SET::ticks();
         f();
-        Spent& spent = spent_[thread][operation];
-        spent.ticks += OCTAVO_SET::ticks() - before, spent.calls += 1;
+        uint64_t& spent = spent_[thread][operation];
+        spent += OCTAVO_SET::ticks() - before;
     }
 
-    struct Spent {
-        uint64_t ticks = 0, calls = 0;
-    };
-    // Of all threads together.
-    Spent of(int operation) const {
-        Spent all;
-        for (auto& thread : spent_)
-            all.ticks += thread[operation].ticks, all.calls += thread[operation].calls;
+    // Ticks of all threads together.
+    uint64_t of(int operation) const {
+        uint64_t all = 0;
+        for (auto& thread : spent_) all += thread[operation];
         return all;
     }
 
@@ -49,7 +45,7 @@ class Profile {
     int operations_ = 0;
     bool on_ = false;
     uint64_t began_ = 0;
-    std::vector<std::vector<Spent>> spent_;  // per thread
+    std::vector<std::vector<uint64_t>> spent_;  // ticks, per thread
 };
 
 }  // namespace octavo

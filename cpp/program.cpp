@@ -148,24 +148,22 @@ void Program::linear(BufferId x, const std::vector<Product>& products) {
 }
 
 std::vector<Program::Measured> Program::stop_profile() {
-    auto measured = [&](const char* op, int operation, const Stage* stage) {
-        Profile::Spent spent = profile_.of(operation);
-        bool is_head = stage && stage >= head_.data() && stage < head_.data() + head_.size();
-        return Measured{.op = op, .ticks = spent.ticks, .calls = spent.calls, .is_head = is_head};
-    };
-    std::vector<Measured> all = {{.op = "elapsed", .ticks = profile_.stop(), .calls = 1},
-                                 measured("replay", replay_, nullptr)};
+    std::vector<Measured> all = {{.op = "elapsed", .ticks = profile_.stop()},
+                                 {.op = "replay", .ticks = profile_.of(replay_)}};
     for (auto* stages : {&body_, &head_})
         for (const Stage& stage : *stages) {
-            for (const RowOp& op : stage.ops)
-                all.push_back(measured(NAMES[op.kind], op.operation, &stage));
+            auto measured = [&](const char* op, int operation) {
+                return Measured{
+                    .op = op, .ticks = profile_.of(operation), .is_head = stages == &head_};
+            };
+            for (const RowOp& op : stage.ops) all.push_back(measured(NAMES[op.kind], op.operation));
             for (const Product& product : stage.products) {
-                all.push_back(measured("linear", product.operation, &stage));
+                all.push_back(measured("linear", product.operation));
                 all.back().weight = product.weight;
             }
             if (stage.kind != Stage::attend) continue;
             const Group& group = groups_[stage.group];
-            all.push_back(measured("attend", stage.operation, &stage));
+            all.push_back(measured("attend", stage.operation));
             all.back().heads = stage.heads, all.back().head_dim = group.head_dim;
             all.back().window = group.window;
             all.back().key_bytes = group.layer(0).head * 2 * group.kv_heads / PAGE;

@@ -90,7 +90,7 @@ class Program {
     // it.
     struct Measured {
         const char* op;
-        uint64_t ticks, calls;
+        uint64_t ticks;
         bool is_head = false;                     // after start_outputs()
         const Weight* weight = nullptr;           // of linear
         int heads = 0, head_dim = 0, window = 0;  // of attend

@@ -265,19 +265,23 @@ namespace {
 // token's answer would depend on what else is in its chunk. NaN stays NaN.
 inline f32x8 held(f32x8 x) { return min(broadcast(65504.0f), max(broadcast(-65504.0f), x)); }
 
-// One token's keys or values of one head; number d of the block is `step` numbers after d - 1.
-inline void put(Float16, const float* x, int head_dim, uint8_t* block, int slot, bool transposed) {
-    auto* numbers = (uint16_t*)block;
+// Where the numbers of one token lie in a block: from `first` on, one every `step`.
+struct Place {
+    int first, step;
+};
+
+// One token's keys or values of one head.
+inline void put(Float16, const float* x, int head_dim, uint8_t* block, int, Place at) {
+    auto* numbers = (uint16_t*)block + at.first;
     for (int d = 0; d < head_dim; d += 8) {
         uint16_t halves[8];
         store_half(halves, held(load(x + d)));
-        for (int i = 0; i < 8; ++i)
-            numbers[transposed ? (d + i) * PAGE + slot : slot * head_dim + d + i] = halves[i];
+        for (int i = 0; i < 8; ++i) numbers[(d + i) * at.step] = halves[i];
     }
 }
 
 // scale = max |x| / 127, code = round(x / scale)
-inline void put(Int8, const float* x, int head_dim, uint8_t* block, int slot, bool transposed) {
+inline void put(Int8, const float* x, int head_dim, uint8_t* block, int slot, Place at) {
     f32x8 most = broadcast(0.0f), spoilt = most;
     for (int d = 0; d < head_dim; d += 8) {
         most = max(most, abs(held(load(x + d))));
@@ -285,15 +289,14 @@ inline void put(Int8, const float* x, int head_dim, uint8_t* block, int slot, bo
     }
     float scale = largest(most) / 127 + sum(spoilt);
     scales(block, head_dim)[slot] = scale;
-    auto* codes = (int8_t*)block;
+    auto* codes = (int8_t*)block + at.first;
     for (int d = 0; d < head_dim; d += 8) {
         int8_t eight[8];
         f32x8 code = scale == 0 ? broadcast(0.0f) : held(load(x + d)) / broadcast(scale);
         // A scale so small that it lost digits leaves more than 127.
         code = min(broadcast(127.0f), max(broadcast(-127.0f), code));
         store_bytes(eight, to_int(code));
-        for (int i = 0; i < 8; ++i)
-            codes[transposed ? (d + i) * PAGE + slot : slot * head_dim + d + i] = eight[i];
+        for (int i = 0; i < 8; ++i) codes[(d + i) * at.step] = eight[i];
     }
 }
 
@@ -302,8 +305,8 @@ void store_heads(const float* k, const float* v, Pages pages, int page, int slot
                  int kv_heads) {
     uint8_t* block = pages.data + (size_t)page * pages.page;
     for (int h = 0; h < kv_heads; ++h, k += head_dim, v += head_dim, block += pages.head) {
-        put(Kind(), k, head_dim, block, slot, true);
-        put(Kind(), v, head_dim, block + pages.value, slot, false);
+        put(Kind(), k, head_dim, block, slot, {slot, PAGE});
+        put(Kind(), v, head_dim, block + pages.value, slot, {slot * head_dim, 1});
     }
 }
 

@@ -17,15 +17,7 @@ _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", 
 
 def tables(record: Record) -> dict[str, str]:
     """By the name that a place asks for."""
-    return {
-        "machine": _machine(record),
-        "works": _works(record),
-        "summary": _summary(record),
-        "ops": _ops(record),
-    }
-
-
-NO_RECORD: Mapping[str, str] = dict.fromkeys(("machine", "works", "summary", "ops"), "")
+    return {name: table(record) for name, table in _TABLES.items()}
 
 
 def fill(text: str, tables: Mapping[str, str], name: str) -> str:
@@ -150,3 +142,7 @@ def _ratio(ratio: float | None) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("|  |", "| |")
+
+
+_TABLES = {"machine": _machine, "works": _works, "summary": _summary, "ops": _ops}
+NO_RECORD: Mapping[str, str] = dict.fromkeys(_TABLES, "")

@@ -56,9 +56,6 @@ class Measured:
     def ticks(self) -> int: ...
 
     @property
-    def calls(self) -> int: ...
-
-    @property
     def is_head(self) -> bool: ...
 
     @property

@@ -6,15 +6,7 @@ import pytest
 from checkpoints import write_tiny
 from typer.testing import CliRunner
 
-from octavo.bench import roofline
 from octavo.cli import app
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch):
-    monkeypatch.setattr(roofline, "RUNS", 1)
-    monkeypatch.setattr(roofline, "READ_BYTES", 1 << 20)
-    monkeypatch.setattr(roofline, "ROUNDS", 1000)
 
 
 def bench(*words):

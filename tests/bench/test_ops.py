@@ -6,16 +6,12 @@ import pytest
 from checkpoints import write_tiny
 from typer.testing import CliRunner
 
-from octavo.bench import roofline
 from octavo.cli import app
 
 
 @pytest.fixture
-def told(monkeypatch, tmp_path):
+def told(tmp_path):
     """The line of --json for a tiny model."""
-    monkeypatch.setattr(roofline, "RUNS", 1)
-    monkeypatch.setattr(roofline, "READ_BYTES", 1 << 20)
-    monkeypatch.setattr(roofline, "ROUNDS", 1000)
     model = str(write_tiny(tmp_path / "tiny.gguf"))
 
     def tell(*words):

@@ -11,7 +11,7 @@ import pytest
 from checkpoints import write_tiny
 from typer.testing import CliRunner
 
-from octavo.bench import _peer_process, roofline
+from octavo.bench import _peer_process
 from octavo.bench._peer_process import Asked, Failed, PeerProcess, parse
 from octavo.cli import app
 from octavo.errors import BadConfig, UnknownName
@@ -21,9 +21,6 @@ from octavo.registry import entry, names
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
     monkeypatch.setattr(_peer_process, "FOLDER", "fake_peers")
-    monkeypatch.setattr(roofline, "RUNS", 1)
-    monkeypatch.setattr(roofline, "READ_BYTES", 1 << 20)
-    monkeypatch.setattr(roofline, "ROUNDS", 1000)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 documents whose figures nobody wrote by hand."""
 
 import re
+import sys
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 from checkpoints import write_tiny
 from typer.testing import CliRunner
 
-from octavo.bench import _figures, _peer_process, _record, plot, record, roofline
+from octavo.bench import _figures, _peer_process, _record, plot, record
 from octavo.bench._ours import Work
 from octavo.bench._rival import Rival
 from octavo.cli import app
@@ -23,9 +24,6 @@ DOCUMENTS = [ROOT / "docs" / "performance.md", ROOT / "README.md"]
 def plan(monkeypatch, tmp_path):
     """Two works of a few tokens beside tests/fake_peers."""
     monkeypatch.setattr(_peer_process, "FOLDER", "fake_peers")
-    monkeypatch.setattr(roofline, "RUNS", 1)
-    monkeypatch.setattr(roofline, "READ_BYTES", 1 << 20)
-    monkeypatch.setattr(roofline, "ROUNDS", 1000)
     model = str(write_tiny(tmp_path / "tiny.gguf"))
     works = (
         record.Planned("short", model, Work(8, 2, 1, 4), 1.4, 1.7, with_prompt=True),
@@ -235,7 +233,7 @@ def test_what_is_no_record_is_refused(text, tmp_path):
 
 
 def test_without_matplotlib_the_extra_is_named(plan, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     _record.write(tmp_path / "run.json", recorded(result()))
     for words in (["plot", tmp_path / "run.json"], ["record", tmp_path / "x.json", "--plot"]):
         said = bench(*words)
