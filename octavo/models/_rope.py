@@ -55,10 +55,13 @@ class Rope:
         return cls(theta, slowdown, slowdowns)
 
     def inv_freq(self, head_dim: int) -> Tensor:
-        """Radians a position, of each pair of dimensions: float32 [head_dim / 2], rounded as
+        """Radians a position, of each pair of dimensions: float32 [head_dim / 2], rounded where
         transformers rounds it. Raises BadCheckpoint."""
-        exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        inv_freq = 1 / np.float32(self.theta) ** exponent / np.float32(self.slowdown)
+        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        # NumPy's power of float32 has other last bits on processors with AVX-512: the same file
+        # would give other answers there.
+        powers = np.array([self.theta ** float(exponent) for exponent in exponents], np.float32)
+        inv_freq = 1 / powers / np.float32(self.slowdown)
         if self.slowdowns:
             if len(self.slowdowns) != len(inv_freq):
                 raise BadCheckpoint(

@@ -1,5 +1,7 @@
 """The frequencies, and what a checkpoint may say of them."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ def test_frequencies_fall_from_one_towards_one_over_theta():
     inv_freq = Rope(theta=10_000).inv_freq(8)
     assert inv_freq.dtype == np.float32
     np.testing.assert_allclose(inv_freq, [1, 0.1, 0.01, 0.001], rtol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [1e4, 1e5, 5e5, 1e6])
+def test_powers_are_rounded_right_on_every_processor(theta):
+    exponents = np.arange(0, 256, 2, dtype=np.float32) / np.float32(256)
+    powers = [np.float32(Decimal(theta) ** Decimal(float(one))) for one in exponents]
+    np.testing.assert_array_equal(Rope(theta).inv_freq(256), 1 / np.array(powers))
 
 
 def test_what_config_json_says_is_read():
