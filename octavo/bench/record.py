@@ -88,7 +88,7 @@ def command(
 ) -> None:
     """Measure every work that the documents quote, ours and peers by turns, into one file.
 
-    Takes about half an hour with two peers. The machine's limits are measured beside each work.
+    Takes about half an hour with two peers and three runs. The machine's limits are measured beside each work.
 
     \b
     Examples:
@@ -176,7 +176,7 @@ def _chosen(only: Sequence[str]) -> tuple[Sequence[Planned], Sequence[PlannedSte
     known = {one.name: one for one in PLAN}
     if unknown := [name for name in only if name not in (*known, OPS)]:
         raise BadConfig("only", f"there is no {unknown[0]!r}: give {', '.join([*known, OPS])}")
-    if only and not set(only) - {OPS}:
+    if not set(only) - {OPS}:
         raise BadConfig("only", f"{OPS} alone is no record: name a work beside it")
     return [known[name] for name in only if name != OPS], STEPS if OPS in only else ()
 

@@ -58,8 +58,8 @@ class Rope:
         """Radians a position, of each pair of dimensions: float32 [head_dim / 2], rounded where
         transformers rounds it. Raises BadCheckpoint."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        # NumPy's power of float32 has other last bits on processors with AVX-512: the same file
-        # would give other answers there.
+        # Not NumPy's power of float32: its last bits may depend on the processor, and with them
+        # every answer.
         powers = np.array([self.theta ** float(exponent) for exponent in exponents], np.float32)
         inv_freq = 1 / powers / np.float32(self.slowdown)
         if self.slowdowns:
