@@ -88,7 +88,8 @@ def command(
 ) -> None:
     """Measure every work that the documents quote, ours and peers by turns, into one file.
 
-    Takes about half an hour with two peers and three runs. The machine's limits are measured beside each work.
+    Takes about half an hour with two peers and three runs. The machine's limits are measured beside
+    each work.
 
     \b
     Examples:
