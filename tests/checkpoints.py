@@ -6,6 +6,7 @@ tokenizer, a chat template. Knows the file format through the `gguf` package, no
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,13 @@ def write_tiny(
     for key, value in fields.items():
         if value is not None:
             _add_field(writer, key, value)
-    random = np.random.default_rng(seed)
     dealt = cycle([formats] if isinstance(formats, str) else formats)
     num_tokens = len(fields["tokenizer.ggml.tokens"])
-    for name, shape in _matrices(layers, kv_heads, num_tokens, tied=tied).items():
-        form = next(dealt)
-        kind = gguf.GGMLQuantizationType[form.upper()]
-        writer.add_tensor(name, random_matrix(form, *shape, random), raw_dtype=kind)
-    biases = biases and not gemma
-    for name, (size, mean) in _vectors(layers, kv_heads, gemma=gemma, biases=biases).items():
-        writer.add_tensor(name, (mean + random.normal(0, 0.1, size)).astype(np.float32))
+    matrices = _matrices(layers, kv_heads, num_tokens, tied=tied).items()
+    vectors = _vectors(layers, kv_heads, gemma=gemma, biases=biases and not gemma).items()
+    packed = tuple((name, next(dealt), *shape) for name, shape in matrices)
+    for name, data, kind in _tensors(packed, tuple(vectors), seed):
+        writer.add_tensor(name, data, raw_dtype=kind)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", np.array(rope_factors, np.float32))
     writer.write_header_to_file()
@@ -93,6 +91,18 @@ def write_tiny(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@cache  # most tests want one of a few models
+def _tensors(matrices, vectors, seed):
+    random = np.random.default_rng(seed)
+    tensors = []
+    for name, form, rows, columns in matrices:
+        kind = gguf.GGMLQuantizationType[form.upper()]
+        tensors.append((name, random_matrix(form, rows, columns, random), kind))
+    for name, (size, mean) in vectors:
+        tensors.append((name, (mean + random.normal(0, 0.1, size)).astype(np.float32), None))
+    return tensors
 
 
 def random_matrix(form: str, rows: int, columns: int, random: np.random.Generator) -> np.ndarray:

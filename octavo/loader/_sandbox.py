@@ -142,19 +142,22 @@ class _Meter:
             raise TemplateRuntimeError(f"the template ran for more than {MAX_SECONDS:g} s")
 
     def weigh(self, value: Any) -> None:
-        if isinstance(value, str):
-            self.add(len(value))
-            return
-        self.add(_ITEM)
-        if isinstance(value, dict):
-            for key, item in value.items():
-                self.weigh(key)
-                self.weigh(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                self.weigh(item)
-        elif isinstance(value, int):
-            self.add(value.bit_length() // 8)
+        """Stops within what holds itself: every round weighs something."""
+        size, unseen = 0, [value]
+        while unseen and size <= self._left:
+            item = unseen.pop()
+            if isinstance(item, str):
+                size += len(item)
+                continue
+            size += _ITEM
+            if isinstance(item, dict):
+                unseen += item.keys()
+                unseen += item.values()
+            elif isinstance(item, list | tuple):
+                unseen += item
+            elif isinstance(item, int):
+                size += item.bit_length() // 8
+        self.add(size)
 
 
 class _Generation(Extension):

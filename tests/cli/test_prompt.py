@@ -17,6 +17,7 @@ def asked(prompt, patience=20, **stdin):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **stdin)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("prompt", "piped", "wanted"),
     [

@@ -110,6 +110,7 @@ def test_a_misspelt_model_is_noticed(tmp_path, monkeypatch):
     assert "the model's name is 'smollm2'" in said.stderr
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_the_answer_and_leaves_it_on_the_screen(program, tiny):
     process = program("run", tiny, "Why?", *ENDLESS)
     begun = process.stdout.read(1)
@@ -120,6 +121,7 @@ def test_ctrl_c_ends_the_answer_and_leaves_it_on_the_screen(program, tiny):
     assert err == ""
 
 
+@pytest.mark.processes
 def test_a_reader_that_leaves_ends_the_answer_quietly(program, tiny):
     process = program("run", tiny, "Why?", *ENDLESS)
     process.stdout.read(1)

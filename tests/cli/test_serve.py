@@ -15,6 +15,7 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
+@pytest.mark.processes
 def test_it_says_where_it_is_and_what_it_takes_and_ends_with_ctrl_c(program, tiny):
     limits = ("--memory", "64MiB", "--max-context", 256)
     process = program("serve", tiny, "--port", 0, *limits)
@@ -32,6 +33,7 @@ def test_it_says_where_it_is_and_what_it_takes_and_ends_with_ctrl_c(program, tin
     assert process.wait(60) == 0
 
 
+@pytest.mark.processes
 def test_a_port_that_is_taken_is_said_before_the_model_is_looked_for(program):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -225,6 +225,7 @@ def test_an_idle_engine_uses_no_cpu(llama):
     in_loop(test())
 
 
+@pytest.mark.processes
 def test_a_program_may_end_without_stopping_it(llama_path):
     code = (
         "import asyncio, octavo\n"

@@ -35,6 +35,7 @@ def several_at_once():
         time.sleep(0.001 * (i % 3))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("call", ["hammer(1)", "hammer(2)", "hammer(5)", "several_at_once()"])
 def test_short_steps_end_and_are_right(call):
     """In a process of its own, so that a hang fails and does not stop all other tests."""

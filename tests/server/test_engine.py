@@ -113,6 +113,8 @@ def test_tokens_that_the_model_lacks_are_refused_by_name(client, field, value):
 def test_a_full_queue_is_429_and_not_a_wait(client):
     with pytest.raises(openai.RateLimitError):
         client.completions.create(model="tiny", prompt=["x"] * 20, max_tokens=500)
+    # The engine hears in order: once this is answered, no prompt of those is on its way to it.
+    client.with_options(max_retries=9).completions.create(model="tiny", prompt="x", max_tokens=1)
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 2}, {"stream": True}, {"stream": True, "n": 2}])

@@ -41,6 +41,7 @@ def test_what_takes_too_long_is_told_so_in_its_own_words():
     assert time.monotonic() - begin < 3
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("signals", "drain", "said", "last"),
     [
