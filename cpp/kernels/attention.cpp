@@ -92,19 +92,15 @@ template <typename Kind, int R, int N>
 inline void score_pages(const uint8_t* const* blocks, int head_dim, const float* const* q,
                         float* scores) {
     using Number = typename Kind::Number;
-    constexpr int LINE = 64 / (PAGE * sizeof(Number));  // dims of a cache line
     f32x8 sums[2 * N][R];
     for (auto& eight : sums)
         for (f32x8& sum : eight) sum = broadcast(0.0f);
-    for (int d = 0; d < head_dim;) {
+    for (int d = 0; d < head_dim; ++d) {
         for (int n = 0; n < N; ++n) prefetch(blocks[n + AHEAD] + (size_t)d * PAGE * sizeof(Number));
-        for (int end = d + LINE; d < end; ++d)
-            multiply_add<2 * N, R>(
-                sums,
-                [&](int v) {
-                    return Kind::eight((const Number*)blocks[v / 2] + d * PAGE + v % 2 * 8);
-                },
-                [&](int r) { return broadcast(q[r] + d); });
+        multiply_add<2 * N, R>(
+            sums,
+            [&](int v) { return Kind::eight((const Number*)blocks[v / 2] + d * PAGE + v % 2 * 8); },
+            [&](int r) { return broadcast(q[r] + d); });
     }
     for (int v = 0; v < 2 * N; ++v, scores += 8)
         for (int r = 0; r < R; ++r) {
