@@ -13,6 +13,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #if !defined(__x86_64__)
 #include <chrono>
@@ -34,6 +36,21 @@ inline uint64_t ticks() {
 #else
     return (uint64_t)std::chrono::steady_clock::now().time_since_epoch().count();
 #endif
+}
+
+#if defined(__AVX2__)
+#define INLINE __attribute__((always_inline))
+#else
+#define INLINE
+#endif
+
+// Calls f(0), ..., f(N - 1), each number known at compile time. Arrays of vectors must be unrolled
+// before GCC decides what lives in registers: its own unrolling comes too late.
+template <int N, typename F>
+INLINE inline void unrolled(F f) {
+    [&]<int... I>(std::integer_sequence<int, I...>) INLINE {
+        (f(std::integral_constant<int, I>{}), ...);
+    }(std::make_integer_sequence<int, N>{});
 }
 
 }  // namespace octavo::OCTAVO_SET

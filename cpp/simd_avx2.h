@@ -175,14 +175,9 @@ inline f32x8 load_as_float(const int8_t* x) {
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)x)))};
 }
 
-// Calls f(0), ..., f(N - 1) with each number known at compile time: arrays of vectors, one entry a
-// call, are then held in registers.
-#define INLINE __attribute__((always_inline))
 template <int N, typename F>
 INLINE inline void each(F f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) INLINE {
-        (f(std::integral_constant<int, I>{}), ...);
-    }(std::make_integer_sequence<int, N>{});
+    unrolled<N>(f);
 }
 
 // The compiler must believe that x is used here and may have changed. GCC would otherwise form all

@@ -236,9 +236,9 @@ inline f32x8 load_as_float(const int8_t* x) {
     return lanes<f32x8>([&](int i) { return (float)x[i]; });
 }
 
-#define INLINE
+// As `unrolled`, which would take minutes to compile here.
 template <int N, typename F>
-inline void each(F f) {  // unrolled, it would take minutes to compile
+inline void each(F f) {
     for (int i = 0; i < N; ++i) f(i);
 }
 template <typename V>

@@ -1,9 +1,6 @@
 // The kernels of the instruction set that this file is compiled for.
 #pragma once
 
-#include <type_traits>
-#include <utility>
-
 #include "kernels.h"
 #include "simd.h"
 #include "vector_math.h"

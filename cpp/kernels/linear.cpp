@@ -5,8 +5,8 @@
 //
 // Eight rows, a row group, share a vector and columns stay in their lanes, so nothing is added
 // across lanes. Two row groups share each load of values. Codes are unsigned and values signed
-// bytes, whose products fit 16 bits while NARROW pairs of them are added; then the sub-scale (or 1)
-// multiplies on the way to 32 bits. A format without a min has its offset taken off as if min =
+// bytes, whose products fit 16 bits while `narrow` pairs of them are added; then the sub-scale (or
+// 1) multiplies on the way to 32 bits. A format without a min has its offset taken off as if min =
 // -offset * scale.
 //
 // Every output is summed over ascending blocks in one accumulator, whatever the tile, so one token
@@ -36,15 +36,6 @@ inline u8x32 vector_of(const uint8_t* block) {
 template <int BITS>
 constexpr int narrow() {
     return BITS == 8 ? 1 : BITS == 6 ? 2 : BITS == 5 ? 4 : 8;
-}
-
-// f(0), ..., f(N - 1), each number known at compile time. Arrays of vectors must be unrolled before
-// GCC decides what lives in registers: its own unrolling comes too late.
-template <int N, typename F>
-INLINE inline void unrolled(F f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) INLINE {
-        (f(std::integral_constant<int, I>{}), ...);
-    }(std::make_integer_sequence<int, N>{});
 }
 
 // sum_k code * value * sub_scale of one block, for G row groups and T tokens: totals[g * T + t].

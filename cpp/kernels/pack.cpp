@@ -35,14 +35,6 @@ struct Group {
 // Four columns of eight rows.
 using Vector = int32_t[LANES];
 
-// Calls f with each of 0, 1, ... N - 1 as a constant.
-template <int N, typename F>
-inline void for_each(F f) {
-    [&]<int... I>(std::integer_sequence<int, I...>) {
-        (f(std::integral_constant<int, I>()), ...);
-    }(std::make_integer_sequence<int, N>());
-}
-
 // The fields of one block, a byte each, in the order of columns.
 template <int BITS>
 void take_fields(const Plane& plane, const Group& group, size_t at, Vector* out) {
@@ -53,7 +45,7 @@ void take_fields(const Plane& plane, const Group& group, size_t at, Vector* out)
             load_words(group.rows, at + piece * plane.piece + byte, words);
             for (int i = 0; i < WORDS; ++i) {
                 i32x8 word = words[i] & group.there;
-                for_each<8 / BITS>([&](auto f) {
+                unrolled<8 / BITS>([&](auto f) {
                     store(out[(f * plane.run + byte) / 4 + i], shift_right<f * BITS>(word) & field);
                 });
             }
@@ -65,7 +57,7 @@ void take_bits(const Group& group, size_t at, Vector* out) {
     Vector words;
     for (int r = 0; r < LANES; ++r) std::memcpy(words + r, group.rows[r] + at, 4);
     i32x8 word = load(words) & group.there;
-    for_each<8>([&](auto i) {
+    unrolled<8>([&](auto i) {
         // The product has bit j of the lowest four at bit 8j, among others.
         i32x8 spread = (shift_right<4 * i>(word) & broadcast(15)) * broadcast(0x00204081);
         store(out[i], spread & broadcast((int32_t)EACH));
@@ -78,7 +70,7 @@ void put_fields(const Vector* fields, uint8_t* to) {
     constexpr int APART = BITS == 4 ? 4 : 1, STEP = BITS == 4 ? 1 : 8 / BITS;
     for (int i = 0; i < BITS; ++i, to += sizeof(Vector)) {
         i32x8 vector = load(fields[i * STEP]);
-        for_each<8 / BITS>([&](auto f) {
+        unrolled<8 / BITS>([&](auto f) {
             vector = vector | shift_left<f * BITS>(load(fields[i * STEP + f * APART]));
         });
         store((int32_t*)to, vector);
