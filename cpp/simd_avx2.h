@@ -5,8 +5,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
-#include <utility>
 
 namespace octavo::OCTAVO_SET {
 
