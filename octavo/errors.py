@@ -7,11 +7,13 @@ OctavoError                500
 │   │   └── PromptTooLong        it leaves no room in the context for an answer
 │   ├── BodyTooLarge       413   an HTTP body that nobody will read
 │   ├── BadCheckpoint            the file is not what it claims to be
+│   ├── Unauthorized       401   no API key, or one that is not known here
 │   ├── NotFetched               a model could not be brought here
 │   └── UnknownName        404   no such model, format, endpoint
 ├── CapacityError          503   nothing is wrong, there is no room now
 │   ├── OutOfPages               the KV pages are all held
-│   └── QueueFull          429   too many requests wait already
+│   ├── QueueFull          429   too many requests wait already
+│   └── RateLimited        429   the API key has asked for all it may, for now
 └── StepFailed             500   the engine could not compute a step
 """
 
@@ -64,6 +66,10 @@ class BadCheckpoint(UsageError):
         self.offset = offset
 
 
+class Unauthorized(UsageError):
+    status = 401
+
+
 class NotFetched(UsageError):
     pass
 
@@ -77,7 +83,13 @@ class UnknownName(UsageError):
 
 
 class CapacityError(OctavoError):
+    """`retry_after`: in how many seconds there should be room, where that can be told."""
+
     status = 503
+
+    def __init__(self, problem: str, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
 
 
 class OutOfPages(CapacityError):
@@ -88,8 +100,20 @@ class OutOfPages(CapacityError):
 class QueueFull(CapacityError):
     status = 429
 
-    def __init__(self, waiting: int, limit: int) -> None:
-        super().__init__(f"{waiting} requests wait already, the limit is {limit}: try again later")
+    def __init__(self, waiting: int, limit: int, retry_after: float | None = None) -> None:
+        super().__init__(
+            f"{waiting} requests wait already, the limit is {limit}: try again later", retry_after
+        )
+
+
+class RateLimited(CapacityError):
+    status = 429
+
+    def __init__(self, what: str, used: int, limit: int, retry_after: float | None) -> None:
+        wait = "when one has ended" if retry_after is None else f"in {retry_after:.1f} s"
+        super().__init__(
+            f"the key has used {used} of its {limit} {what}: try again {wait}", retry_after
+        )
 
 
 class StepFailed(OctavoError):

@@ -150,12 +150,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a request's time went, in seconds: waiting + prefill + decode."""
+    """Where a request's time, in seconds, and memory went: waiting + prefill + decode."""
 
     waiting: float = 0.0  # until the first step it was in
     prefill: float = 0.0  # from there to its first token
     decode: float = 0.0  # from there to its end
     preemptions: int = 0  # times its pages were taken and computed again
+    pages: int = 0  # KV pages it read at its end, of every group; shared ones included
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,27 @@ class Finished:
 
 # A request that was accepted yields any number of the others, then exactly one Finished.
 Event: TypeAlias = PromptScored | Delta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class PageCounts:
+    """Of one KV group. A findable page is held or free."""
+
+    total: int
+    held: int
+    findable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine is at."""
+
+    num_running: int
+    num_waiting: int
+    batch_size: int  # sequences of the last step
+    hit_ratio: float  # of all prompt tokens so far, found in pages of earlier requests
+    pages: tuple[PageCounts, ...]  # per KV group
+    step_failures: Mapping[str, int]  # by cause, over all time
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from echoes import EchoEngine              (tests/ is on the path)
 import asyncio
 import codecs
 
-from octavo.errors import BadRequest, QueueFull
-from octavo.types import Delta, Finished, PromptScored, TokenLogprob, Usage
+from octavo.errors import BadRequest, CapacityError, QueueFull
+from octavo.types import Delta, Finished, Load, PageCounts, PromptScored, TokenLogprob, Usage
 
 
 class ByteTokenizer:
@@ -16,19 +16,31 @@ class ByteTokenizer:
     def token_bytes(self, token_id, *, special=False):
         if token_id == self.bos_id:
             return b"<bos>" if special else b""
+        if not 0 <= token_id < 256:
+            raise BadRequest(f"{token_id} is not in [0, 257)", "token id")
         return bytes([token_id])
 
     def prompt_ids(self, text):
         return list(text.encode())
 
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode(self, ids, special=False):
+        raw = b"".join(self.token_bytes(i, special=special) for i in ids)
+        return raw.decode(errors="replace")
+
+    def render(self, messages):
+        return messages[-1].content
+
     def chat_ids(self, messages):
-        return list(messages[-1].content.encode())
+        return self.encode(self.render(messages))
 
 
 class EchoEngine:
     """Keeps the contract of AsyncEngine. What it is asked to refuse or to break, it does."""
 
-    is_alive = True
+    is_alive = is_ready = True
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192
@@ -41,12 +53,23 @@ class EchoEngine:
         self.stopping = False
 
     async def start(self):
-        self.stopping = False
+        self.stopping, self.is_ready = False, True
+
+    load = Load(1, 0, 1, 0.5, (PageCounts(10, 4, 2),), {"ValueError": 3})
+
+    @property
+    def num_requests(self):
+        return len(self.running)
+
+    def close(self, reopens_in):
+        self.is_ready = False
 
     async def stop(self):
         self.stopping = True
 
     def submit(self, request):
+        if not self.is_ready:
+            raise CapacityError("stopping", retry_after=1.5)
         if not request.prompt_ids:
             raise BadRequest("it has no tokens", "prompt")
         if max(request.prompt_ids) > 256:

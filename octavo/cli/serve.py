@@ -1,5 +1,7 @@
 """octavo serve: a model over HTTP."""
 
+from enum import Enum
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +9,22 @@ import typer
 from octavo.cli._flags import flags
 from octavo.cli._words import size
 from octavo.config import Config, Plan
+from octavo.errors import BadConfig
 from octavo.loader import hub
+
+
+class UnknownFieldsAre(Enum):
+    """What a request with a field that nobody knows meets."""
+
+    NAMED = "name"
+    REFUSED = "refuse"
+
+
+class MetricNames(Enum):
+    """octavo/server/metrics.py has them all."""
+
+    OCTAVO = "octavo"
+    VLLM = "vllm"
 
 
 @flags("config", Config, leave={"model", "home"})
@@ -18,11 +35,23 @@ def command(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="0 takes a free one and names it.")] = 8000,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Serve callers without a key, from anywhere.")
+    ] = False,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="What runs at the end may go on for so long.")
+    ] = 5.0,
+    unknown_fields: Annotated[
+        UnknownFieldsAre, typer.Option(help="Name them in the reply, or refuse the request.")
+    ] = UnknownFieldsAre.NAMED,
+    metrics_compat: Annotated[
+        MetricNames, typer.Option(help="Whose names /metrics uses.")
+    ] = MetricNames.OCTAVO,
     config: dict[str, Any],
 ) -> None:
-    """Serve a model over HTTP, in OpenAI's shapes.
+    """Serve a model over HTTP, in OpenAI's and Anthropic's shapes.
 
-    Ctrl-C lets what runs finish for a few seconds, a second one does not.
+    Ctrl-C and SIGTERM let what runs finish for --drain-seconds, a second one does not.
 
     \b
     Examples:
@@ -33,7 +62,16 @@ def command(
     asked = Config(model, **config)
     from octavo.engine.async_engine import AsyncEngine
     from octavo.engine.engine import Engine
+    from octavo.server.exchange import UnknownFields
+    from octavo.server.gate import Gate
+    from octavo.server.keys import Keys
     from octavo.server.process import Server, listen
+    from octavo.server.state import State
+
+    keys = Keys(State(hub.home() / "state.db"))
+    if not (keys.are_there or allow_anonymous or is_loopback(host)):
+        problem = "others reach it and no key is asked for: make one with `octavo keys create`"
+        raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
 
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)
@@ -42,7 +80,18 @@ def command(
         name = f"[{address[0]}]" if ":" in address[0] else address[0]
         typer.echo(f"{engine.name} at http://{name}:{address[1]}/v1", err=True)
         typer.echo(_memory(engine.plan), err=True)
-        Server(AsyncEngine(engine)).run(sockets=[listener])
+        fields = UnknownFields(are_refused=unknown_fields is UnknownFieldsAre.REFUSED)
+        names = metrics_compat.value
+        served, gate = AsyncEngine(engine), Gate(keys, allow_anonymous=allow_anonymous)
+        server = Server(served, drain_seconds, unknown_fields=fields, metric_names=names, gate=gate)
+        server.run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _memory(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """What one request has been told so far, and when it has been told enough.
 
-Owns the text held back, the counts and the times. Knows no batch and no pages.
+Owns the text held back, the counts and the times. Knows no batch.
 """
 
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ class Answer:
         self._prompt_scores: list[TokenLogprob] = []
         self._is_scored = params.prompt_logprobs is None
         self._times = [now]  # accepted, first in a step, first token
+        self._num_pages = 0
 
     def begin(self, now: float) -> None:
         """A step has it, perhaps not for the first time."""
@@ -51,6 +52,7 @@ class Answer:
 
     def take(self, outcome: Outcome, now: float) -> list[Event]:
         """What the step says, once its token is one of `sequence.output_ids`. Sets `end`."""
+        self._num_pages = self.sequence.table.num_held
         events: list[Event] = []
         if not self._is_scored:
             start = outcome.chunk.start
@@ -103,4 +105,5 @@ class Answer:
             prefill=first_token - began,
             decode=now - first_token,
             preemptions=self.sequence.num_preempted,
+            pages=self._num_pages,
         )

@@ -10,19 +10,20 @@ import asyncio
 import atexit
 import logging
 from asyncio import AbstractEventLoop
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
+from time import monotonic
 from typing import Any, NoReturn, Self
 
 from octavo.config import Config, Plan
 from octavo.engine.engine import Engine, Told
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
 from octavo.loader.tokenizer import Tokenizer
-from octavo.types import Event, Finished, Request, Usage
+from octavo.types import Event, Finished, Load, Request, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class AsyncEngine:
         self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
         self._num_new = 0  # requests in the inbox
         self._is_open = False
+        self._reopens_in: float | None = None
+        self._ends: deque[float] = deque(maxlen=32)  # when the last requests finished
 
     @property
     def engine(self) -> Engine:
@@ -54,6 +57,20 @@ class AsyncEngine:
     def is_alive(self) -> bool:
         """False once the engine has failed as a whole: only a restart helps."""
         return self._thread is None or self._thread.is_alive()
+
+    @property
+    def is_ready(self) -> bool:
+        """Requests are taken: the model is loaded, and nobody has asked for the end."""
+        return self._is_open
+
+    @property
+    def load(self) -> Load:
+        return self.engine.load
+
+    @property
+    def num_requests(self) -> int:
+        """Taken and not finished."""
+        return len(self._mailboxes)
 
     @property
     def name(self) -> str:
@@ -83,10 +100,16 @@ class AsyncEngine:
         if self._thread is None:
             self._inbox = SimpleQueue()  # a thread that failed may have left words in the last
             self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
-            self._is_open = True
+            self._is_open, self._reopens_in = True, None
             self._thread.start()
             # A thread that is in native code while Python takes itself down would abort it.
             atexit.register(self._end, self._thread)
+
+    def close(self, reopens_in: float | None = None) -> None:
+        """Takes no more requests; those under way go on. Who asks is told to come back in so many
+        seconds."""
+        with self._lock:
+            self._is_open, self._reopens_in = False, reopens_in
 
     async def stop(self, drain: float = 0.0) -> None:
         """Takes no more requests, gives those under way `drain` seconds, cancels the others."""
@@ -117,16 +140,23 @@ class AsyncEngine:
 
     def _check_room(self, request: Request) -> None:
         if not self._is_open:
-            raise CapacityError("the engine is not running: ask again when it is back")
+            problem = "the engine is not running: ask again when it is back"
+            raise CapacityError(problem, self._reopens_in)
         if request.id in self._mailboxes:
             raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
         waiting, limit = self.engine.num_waiting + self._num_new, self._config.max_waiting
         if waiting >= limit:
-            raise QueueFull(waiting, limit)
+            raise QueueFull(waiting, limit, self._seconds_an_end())
+
+    def _seconds_an_end(self) -> float | None:
+        """From one request's end, which lets one in, to the next, of late."""
+        if len(self._ends) < 2:
+            return None
+        return (monotonic() - self._ends[0]) / len(self._ends)
 
     def _wait_for_all(self, seconds: float) -> None:
+        self.close(self._reopens_in)
         with self._lock:
-            self._is_open = False
             self._lock.wait_for(lambda: not self._mailboxes, seconds)
 
     def _end(self, thread: Thread) -> None:
@@ -185,6 +215,7 @@ class AsyncEngine:
 
     def _forget(self, id: str) -> None:
         with self._lock:
+            self._ends.append(monotonic())
             del self._mailboxes[id]
             self._lock.notify_all()
 

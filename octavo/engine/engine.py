@@ -10,6 +10,7 @@ A request that `add` took ends in exactly one Finished, whatever happens to it.
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from time import monotonic
@@ -19,11 +20,11 @@ from octavo.engine.answer import Answer, End
 from octavo.engine.loading import Loaded, fingerprint, load
 from octavo.engine.runner import Outcome, Runner
 from octavo.errors import BadRequest, StepFailed
-from octavo.kvcache.tables import PageCounts, PageTables
+from octavo.kvcache.tables import PageTables
 from octavo.loader.tokenizer import Tokenizer
 from octavo.scheduler.scheduler import Scheduler, Step
 from octavo.scheduler.sequence import Sequence
-from octavo.types import Event, Request
+from octavo.types import Event, Load, PageCounts, Request
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Engine:
         )
         self._answers: dict[str, Answer] = {}
         self._untold: list[Told] = []
+        self._batch_size = self._prompt_tokens = self._cached_tokens = 0
+        self._step_failures: Counter[str] = Counter()
 
     @property
     def max_context(self) -> int:
@@ -79,6 +82,19 @@ class Engine:
     @property
     def num_running(self) -> int:
         return self._scheduler.num_running
+
+    @property
+    def load(self) -> Load:
+        """Any thread may look."""
+        prompted, found = self._prompt_tokens, self._cached_tokens
+        return Load(
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            batch_size=self._batch_size,
+            hit_ratio=found / prompted if prompted else 0.0,
+            pages=self.pages,
+            step_failures=dict(self._step_failures),
+        )
 
     @property
     def pages(self) -> tuple[PageCounts, ...]:
@@ -125,12 +141,14 @@ class Engine:
         if self._scheduler.has_work:
             step = self._scheduler.plan()
             now = monotonic()
+            self._batch_size = len(step.chunks)
             for chunk in step.chunks:
                 self._answers[chunk.sequence.id].begin(now)
             try:
                 outcomes = self._runner.run(step)
             except StepFailed as error:
                 logger.exception("a step failed")
+                self._step_failures[type(error.__cause__ or error).__name__] += 1
                 self._fail(step, str(error))
             else:
                 self._scheduler.commit(step)
@@ -163,4 +181,7 @@ class Engine:
         self._tell_end(sequence.id, End("error"), problem)
 
     def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
-        self._untold.append((id, self._answers.pop(id).finished(end, monotonic(), problem)))
+        finished = self._answers.pop(id).finished(end, monotonic(), problem)
+        self._prompt_tokens += finished.usage.prompt_tokens
+        self._cached_tokens += finished.usage.cached_tokens
+        self._untold.append((id, finished))

@@ -16,7 +16,7 @@ from sys import maxsize
 from octavo.errors import OutOfPages
 from octavo.kvcache.pages import PageLedger
 from octavo.kvcache.prefix import PageNames, PrefixIndex
-from octavo.types import PAGE_SIZE, KVGroup, PageId
+from octavo.types import PAGE_SIZE, KVGroup, PageCounts, PageId
 
 
 class PageTable:
@@ -33,6 +33,11 @@ class PageTable:
     def num_pages(self) -> int:
         return len(self.pages[0])
 
+    @property
+    def num_held(self) -> int:
+        """Of all groups, those that did not leave their window."""
+        return len(self.pages) * self.num_pages - sum(self.first)
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
@@ -40,15 +45,6 @@ class Prefix:
 
     num_tokens: int
     pages: tuple[list[PageId], ...]  # per group: those that a query after the prefix can see
-
-
-@dataclass(frozen=True, slots=True)
-class PageCounts:
-    """One group, for metrics. A findable page is held or free."""
-
-    total: int
-    held: int
-    findable: int
 
 
 class PageTables:

@@ -1,81 +1,91 @@
-"""The HTTP server: an app made of whatever protocols/ holds, and the process around it."""
+"""The HTTP server: an app made of whatever protocols/ and endpoints/ hold."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octavo.errors import UnknownName
+from octavo.errors import OctavoError
 from octavo.registry import entry, names
-from octavo.server.endpoint import Dialect, Endpoint, refusal
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.endpoint import Dialect, Endpoint
+from octavo.server.exchange import UnknownFields, guarded, json_response
+from octavo.server.gate import Gate
+from octavo.server.journal import Journal
+from octavo.server.metrics import Metrics
 from octavo.server.running import Engine
 from octavo.types import Json
 
-PROTOCOLS = "octavo.server.protocols"
+PROTOCOLS = "octavo.server.protocols"  # what generates
+ENDPOINTS = "octavo.server.endpoints"  # all else
 
 
-def create_app(engine: Engine) -> Starlette:
-    """The engine starts and stops with the app."""
+class Answering(Protocol):
+    """What a file in endpoints/ offers."""
+
+    METHOD: str
+    PATHS: tuple[str, ...]
+    NEEDS_KEY: bool
+
+    def answer(self, engine: Engine, http: HttpRequest) -> Awaitable[Response]: ...
+    def problem(self, error: OctavoError) -> Json: ...
+
+
+def create_app(
+    engine: Engine,
+    *,
+    gate: Gate | None = None,
+    unknown_fields: UnknownFields | None = None,
+    metric_names: str = "octavo",
+) -> Starlette:
+    """The engine starts and stops with the app. `metric_names` is one of metrics.NAMES."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
+        app.state.journal = Journal(Metrics(engine, metric_names))
         try:
             yield
         finally:
             await engine.stop()
 
-    dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
-    posts = [Route(d.PATH, Endpoint(d, engine).answer, methods=["POST"]) for d in dialects]
-    created = int(time.time())
-    card = partial(_card, engine, created)  # an engine has a name only once it has started
     app = Starlette(
-        routes=[
-            *posts,
-            Route("/v1/models", partial(_models, card)),
-            Route("/v1/models/{id:path}", partial(_model, card)),
-            Route("/health", partial(_health, engine)),
-        ],
+        routes=[*_generating(engine), *_answering(engine)],
         lifespan=lifespan,
         exception_handlers={HTTPException: _no_route},
     )
+    app.state.started = int(time.time())
+    app.state.gate = gate or Gate()
+    app.state.unknown_fields = unknown_fields or UnknownFields()
     app.router.redirect_slashes = False  # a redirected POST loses its body
     return app
 
 
-def _card(engine: Engine, created: int) -> Json:
-    return {
-        "id": engine.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "octavo",
-        "max_model_len": engine.max_context,  # vLLM's word for it
-    }
+def _generating(engine: Engine) -> list[Route]:
+    dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
+    return [
+        Route(d.PATH, guarded(Endpoint(d, engine).answer, d.problem), methods=["POST"])
+        for d in dialects
+    ]
 
 
-async def _models(card: Callable[[], Json], http: HttpRequest) -> Response:
-    return _json({"object": "list", "data": [card()]})
-
-
-async def _model(card: Callable[[], Json], http: HttpRequest) -> Response:
-    served, asked = card(), http.path_params["id"]
-    if asked != served["id"]:
-        error = UnknownName("this server", asked, close=[served["id"]])
-        return refusal(problem(error), error.status)
-    return _json(served)
-
-
-async def _health(engine: Engine, http: HttpRequest) -> Response:
-    return _json({"status": "ok"}) if engine.is_alive else _json({"status": "failed"}, 503)
+def _answering(engine: Engine) -> list[Route]:
+    files = [cast(Answering, entry(ENDPOINTS, name)) for name in names(ENDPOINTS)]
+    return [
+        Route(
+            path,
+            guarded(partial(f.answer, engine), f.problem, needs_key=f.NEEDS_KEY),
+            methods=[f.METHOD],
+        )
+        for f in files
+        for path in f.PATHS
+    ]
 
 
 async def _no_route(http: HttpRequest, error: Exception) -> Response:
@@ -83,10 +93,6 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{error.detail}: {http.method} {http.url.path}"
     said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    response = refusal({"error": said}, error.status_code)
+    response = json_response({"error": said}, error.status_code)
     response.headers.update(error.headers or {})
     return response
-
-
-def _json(body: Json, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

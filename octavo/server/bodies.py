@@ -6,7 +6,8 @@ protocol.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +15,7 @@ from msgspec import Struct
 from octavo.errors import BadRequest
 
 Body = TypeVar("Body", bound=Struct)
+Unknown: TypeAlias = Mapping[str, str | None]  # where a field stands -> the known one it is like
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
@@ -21,8 +23,8 @@ _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode(raw: bytes, shape: type[Body]) -> tuple[Body, tuple[str, ...]]:
-    """The body, and where in it stand the fields that `shape` does not have."""
+def decode(raw: bytes, shape: type[Body]) -> tuple[Body, Unknown]:
+    """The body, and the fields in it that `shape` does not have."""
     try:
         raw.decode()
         body = msgspec.json.decode(raw, type=shape)
@@ -37,7 +39,7 @@ def decode(raw: bytes, shape: type[Body]) -> tuple[Body, tuple[str, ...]]:
         byte = re.search(r"\(byte (\d+)\)", str(error))
         place = int(byte[1]) if byte else len(raw)
         raise BadRequest(f"not JSON: {error}", _field_at(raw, place)) from None
-    return body, tuple(_unknown(sent, body, ""))
+    return body, dict(_unknown(sent, body, ""))
 
 
 def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where: str = "") -> None:
@@ -71,13 +73,14 @@ def _value_at(raw: bytes, path: str) -> Any:
     return tree
 
 
-def _unknown(sent: Any, read: object, path: str) -> Iterator[str]:
+def _unknown(sent: Any, read: object, path: str) -> Iterator[tuple[str, str | None]]:
     if isinstance(read, Struct):
         for name, value in sent.items():
             if name in read.__struct_fields__:
                 yield from _unknown(value, getattr(read, name), f"{path}{name}.")
             else:
-                yield path + name
+                close = get_close_matches(name[:50], read.__struct_fields__, n=1)
+                yield path + name, path + close[0] if close else None
     elif isinstance(read, list) and any(isinstance(item, Struct) for item in read):
         for place, (value, item) in enumerate(zip(sent, read, strict=True)):
             yield from _unknown(value, item, f"{path[:-1]}[{place}].")

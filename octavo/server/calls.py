@@ -1,10 +1,11 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from octavo.errors import CapacityError, StepFailed
+from octavo.server.bodies import Unknown
 from octavo.types import (
     Delta,
     Event,
@@ -38,13 +39,16 @@ class Call:
     include_usage: bool = False  # as a last chunk of the stream
     echo: bool = False  # the prompt is said before the answer
     silent: bool = False  # the answer is not said: only the echo was wanted
-    ignored: tuple[str, ...] = ()  # fields nobody knows: named in the reply
+    ignored: Unknown = field(default_factory=dict)
 
 
 class Tokenizer(Protocol):
     """What the server asks of a tokenizer."""
 
+    def encode(self, text: str) -> Sequence[int]: ...
+    def decode(self, ids: Iterable[int], special: bool = False) -> str: ...  # noqa: FBT001, FBT002
     def prompt_ids(self, text: str) -> Sequence[int]: ...
+    def render(self, messages: Sequence[Message]) -> str: ...
     def chat_ids(self, messages: Sequence[Message]) -> Sequence[int]: ...
     def token_bytes(self, token_id: int, *, special: bool = False) -> bytes: ...
 

@@ -1,38 +1,33 @@
-"""One protocol over HTTP: body in, one answer or a stream out, and nothing left when a client goes.
+"""One protocol over HTTP: body in, one answer or a stream out.
 
-Every error, foreseen or not, leaves in the protocol's own envelope.
+Owns what a call holds while it runs, and that none of it stays behind when its client goes.
 """
 
 import asyncio
-import logging
 import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from time import monotonic
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
 from uuid import uuid4
 
-import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from octavo.errors import BodyTooLarge, OctavoError, PromptTooLong, StepFailed, UnknownName
+from octavo.errors import OctavoError, PromptTooLong
 from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
-from octavo.server.running import Engine, Running
+from octavo.server.exchange import body_of
+from octavo.server.gate import priority
+from octavo.server.running import Engine, Running, check_model
 from octavo.types import Event, Json, Request
 
-logger = logging.getLogger(__name__)
-
-MAX_BODY = 16 << 20  # bytes
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
-MAX_NAMED = 20  # unknown fields that a reply's header spells out
-GONE = 499  # nobody reads it
 
 Result = TypeVar("Result")
 
@@ -41,7 +36,8 @@ class Dialect(Protocol):
     """What a file in protocols/ offers."""
 
     PATH: str
-    PREFIX: str
+    PREFIX: str  # of the ids of its replies
+    ID_HEADER: str  # which names the id before the body does
 
     def parse(self, raw: bytes) -> Call: ...
     def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
@@ -55,25 +51,24 @@ class Endpoint:
         self.engine = engine
 
     async def answer(self, http: HttpRequest) -> Response:
-        try:
-            return await self._answer(http)
-        except ClientDisconnect:
-            return Response(status_code=GONE)
-        except OctavoError as error:
-            return refusal(self.dialect.problem(error), error.status)
-        except Exception:
-            logger.exception("a request failed")
-            failure = StepFailed("the server failed, its log has the cause")
-            return refusal(self.dialect.problem(failure), failure.status)
-
-    async def _answer(self, http: HttpRequest) -> Response:
-        raw = await _body(http)
+        """Raises OctavoErrors until the first byte is sent; what streams tells its own."""
+        raw = await body_of(http)
         if len(raw) > INLINE_BODY:
             reply = await asyncio.to_thread(self._read, raw)
         else:
             reply = self._read(raw)
-        headers = {"x-request-id": reply.id, **_ignored(reply.call.ignored)}
-        running = await Running.begin(self.engine, _requests(reply))
+        named = http.app.state.unknown_fields.headers(reply.call.ignored)
+        headers = {self.dialect.ID_HEADER: reply.id, **named}
+        key, state = http.state.key, http.app.state
+        grant = state.gate.admit(key, reply)
+        try:
+            requests = _requests(reply, priority(key, reply.call))
+            running = await Running.begin(self.engine, requests)
+        except OctavoError:
+            if grant:
+                grant.settle(0, monotonic())
+            raise
+        running.listener = state.journal.open(reply, grant)
         if reply.call.stream:
             return Stream(self.dialect.chunks(reply, running.events()), running, headers)
         try:
@@ -86,11 +81,10 @@ class Endpoint:
     def _read(self, raw: bytes) -> Reply:
         """The long part of reading a body is rendering and tokenizing its prompts."""
         call = self.dialect.parse(raw)
-        if call.model != self.engine.name:
-            raise UnknownName("this server", call.model, close=[self.engine.name])
+        check_model(self.engine, call.model)
         return Reply(
             call=call,
-            id=f"{self.dialect.PREFIX}-{uuid4().hex}",
+            id=self.dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
             prompt_ids=tuple(self._ids(prompt) for prompt in call.prompts),
@@ -127,32 +121,7 @@ class Stream(EventSourceResponse):
             await self.running.close()
 
 
-def refusal(problem: Json, status: int) -> Response:
-    body = msgspec.json.encode(problem)
-    return Response(body, status_code=status, media_type="application/json")
-
-
-async def _body(http: HttpRequest) -> bytes:
-    raw = bytearray()
-    if int(http.headers.get("content-length", "0")) > MAX_BODY:  # uvicorn saw to it that it is one
-        raise BodyTooLarge(MAX_BODY)
-    async for part in http.stream():
-        raw += part
-        if len(raw) > MAX_BODY:
-            raise BodyTooLarge(MAX_BODY)
-    return bytes(raw)
-
-
-def _ignored(names: Sequence[str]) -> dict[str, str]:
-    """Names come from outside: whatever is not plain in a header is percent-encoded."""
-    if not names:
-        return {}
-    shown = [quote(name[:100], safe="[]") for name in names[:MAX_NAMED]]
-    more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
-    return {"x-octavo-ignored": ", ".join(shown + more)}
-
-
-def _requests(reply: Reply) -> list[Request]:
+def _requests(reply: Reply, priority: int) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call = reply.call
     requests: list[Request] = []
@@ -161,7 +130,7 @@ def _requests(reply: Reply) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, call.priority))
+            requests.append(Request(name, ids, params, priority))
     return requests
 
 

@@ -1,15 +1,17 @@
 """The process around the app: its socket, its signals and its end.
 
-    signal ─▶ no new connections ─▶ DRAIN_SECONDS for what runs ─▶ the engine stops: what still
-              runs is told so in its own envelope ─▶ connections close ─▶ exit 0
+    signal ─▶ new requests are told to come back ─▶ at most drain_seconds for what runs ─▶
+              the engine stops: what still runs is told so in its own envelope ─▶
+              connections close ─▶ exit 0
 
 A second signal spares the wait for what runs.
 """
 
 import asyncio
 import socket
-from contextlib import suppress
+import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -18,22 +20,29 @@ from octavo.server.app import create_app
 from octavo.server.running import Engine
 
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
-LAST_WORDS_SECONDS = 1.0  # for the error that ends a stream
+CLOSING_SECONDS = 5  # for replies that are being sent when the engine has stopped
+LAST_WORDS_SECONDS = 1.0  # for the error that ends a stream, after a second signal
 BACKLOG = 2048  # connections that wait to be taken
 
 
 class Server(uvicorn.Server):
-    def __init__(self, engine: Engine, drain_seconds: float = DRAIN_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        drain_seconds: float = DRAIN_SECONDS,
+        **options: Any,
+    ) -> None:
+        """`options` are those of create_app."""
         self.engine = engine
         self.drain_seconds = drain_seconds
         super().__init__(
             uvicorn.Config(
-                create_app(engine),
+                create_app(engine, **options),
                 loop="uvloop",
                 http="httptools",
                 lifespan="on",
                 server_header=False,
-                timeout_graceful_shutdown=int(drain_seconds) + 5,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
             )
         )
 
@@ -42,21 +51,18 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         self.should_exit = True
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        over = asyncio.Event()
-        drain = asyncio.create_task(self._drain(over))
-        try:
-            await super().shutdown(sockets)
-        finally:
-            over.set()
-            await drain
-            if answering := set(self.server_state.tasks):  # a second signal came
-                await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
-
-    async def _drain(self, over: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), self.drain_seconds)
+    async def main_loop(self) -> None:
+        await super().main_loop()  # until a signal
+        self.engine.close(reopens_in=self.drain_seconds)
+        end = time.monotonic() + self.drain_seconds
+        while self.engine.num_requests and not self.force_exit and time.monotonic() < end:
+            await asyncio.sleep(0.02)
         await self.engine.stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if answering := set(self.server_state.tasks):  # a second signal came
+            await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
 
 
 def listen(host: str, port: int) -> socket.socket:

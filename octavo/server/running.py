@@ -8,9 +8,9 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from octavo.errors import OctavoError, StepFailed
+from octavo.errors import OctavoError, StepFailed, UnknownName
 from octavo.server.calls import Tokenizer
-from octavo.types import Event, Finished, Request
+from octavo.types import Event, Finished, Load, Request
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ class Engine(Protocol):
     @property
     def is_alive(self) -> bool: ...
     @property
+    def is_ready(self) -> bool: ...  # started, and not about to stop
+    @property
     def name(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
@@ -29,15 +31,35 @@ class Engine(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
 
+    @property
+    def load(self) -> Load: ...
+    @property
+    def num_requests(self) -> int: ...  # taken and not finished
+
     async def start(self) -> None: ...
+    def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...
     def submit(self, request: Request) -> AsyncGenerator[Event, None]: ...
+
+
+def check_model(engine: Engine, name: str) -> None:
+    """Raises UnknownName."""
+    if name != engine.name:
+        raise UnknownName("this server", name, close=[engine.name])
+
+
+class Listener(Protocol):
+    """Hears what the requests are told, as journal.Entry does."""
+
+    def hear(self, index: int, event: Event) -> None: ...
+    def close(self) -> None: ...
 
 
 class Running:
     """Whoever begins must `close`, whatever happens between: it is what frees the sequences."""
 
     def __init__(self) -> None:
+        self.listener: Listener | None = None
         self._streams: list[AsyncGenerator[Event, None]] = []
         self._pumps: list[asyncio.Task[None]] = []
 
@@ -57,6 +79,8 @@ class Running:
         """(request, event) as they come. Raises nothing but OctavoErrors."""
         try:
             async for numbered in self._merged():
+                if self.listener:
+                    self.listener.hear(*numbered)
                 yield numbered
         except OctavoError:
             raise
@@ -81,6 +105,8 @@ class Running:
             yield index, said
 
     async def close(self) -> None:
+        if self.listener:
+            self.listener.close()
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)

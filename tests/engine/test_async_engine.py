@@ -140,6 +140,45 @@ def test_what_cannot_be_served_is_refused_at_once(llama):
     in_loop(test())
 
 
+def test_a_closed_engine_finishes_what_runs_and_says_when_to_come_back(llama):
+    async def test():
+        async with AsyncEngine(engine_over(llama)) as engine:
+            assert engine.is_ready
+            listening = asyncio.create_task(listen(engine, asked(max_tokens=20)))
+            await asyncio.sleep(0)
+            engine.close(reopens_in=7)
+            assert not engine.is_ready
+            with pytest.raises(CapacityError) as refused:
+                engine.submit(asked("late"))
+            assert refused.value.retry_after == 7
+            assert engine.num_requests == 1
+            assert end(await listening).reason == "length"
+            assert engine.num_requests == 0
+            await engine.stop()
+            await engine.start()
+            assert engine.is_ready
+
+    in_loop(test())
+
+
+def test_a_full_queue_says_how_often_there_is_room_of_late(llama):
+    async def test():
+        async with AsyncEngine(engine_over(llama, max_waiting=1, max_running=1)) as engine:
+            begin = time.monotonic()
+            for k in range(4):
+                await listen(engine, asked(str(k), max_tokens=5))
+            running = [engine.submit(asked(name, **FOREVER)) for name in "a"]
+            await anext(running[0])
+            running.append(engine.submit(asked("b", **FOREVER)))
+            with pytest.raises(QueueFull) as refused:
+                engine.submit(asked("c"))
+            assert 0 < refused.value.retry_after < time.monotonic() - begin
+            for one in running:
+                await one.aclose()
+
+    in_loop(test())
+
+
 def test_stopping_lets_requests_end_within_the_time_given(llama):
     async def test():
         engine = AsyncEngine(engine_over(llama))

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from echoes import EchoEngine
-from serving import serving
+from serving import serving, wait_until
 
 from octavo.errors import BadConfig
 from octavo.server.process import listen
@@ -26,6 +26,22 @@ def test_what_runs_may_finish_when_the_server_stops():
         said = [json.loads(frame[6:]) for frame in frames if frame.startswith("data: {")]
     assert "".join(f["choices"][0]["delta"].get("content", "") for f in said) == "a" * 50
     assert said[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_while_it_drains_new_requests_are_told_when_to_come_back():
+    engine = EchoEngine(0.01)
+    with (
+        serving(engine, drain_seconds=5) as (server, url),
+        streaming(url, "a" * 50) as frames,
+    ):
+        server.should_exit = True
+        wait_until(lambda: httpx.get(f"{url}/ready").status_code == 503)
+        body = {"model": "echo", "messages": [{"role": "user", "content": "b"}]}
+        late = httpx.post(f"{url}/v1/chat/completions", json=body)
+        assert (late.status_code, late.headers["retry-after"]) == (503, "2")
+        assert late.headers["retry-after-ms"] == "1500"
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert '"finish_reason":"stop"' in [frame for frame in frames if frame][-2]
 
 
 def test_what_takes_too_long_is_told_so_in_its_own_words():

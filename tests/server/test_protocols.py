@@ -52,7 +52,7 @@ def parse(protocol, **fields):
 def reply_to(protocol, **fields):
     call = parse(protocol, **fields)
     ids = tuple((72, 105) for _ in call.prompts)
-    name = f"{protocol.PREFIX}-1"
+    name = f"{protocol.PREFIX}1"
     return Reply(call, name, 1, "fp_1", ids, Bytes())
 
 
@@ -155,7 +155,7 @@ def test_a_request_that_did_not_end_well_is_an_error(protocol, reason, raised, k
 @PROTOCOLS
 def test_defaults_ask_for_nothing_special(protocol):
     call = parse(protocol)
-    assert (call.n, call.stream, call.ignored) == (1, False, ())
+    assert (call.n, call.stream, call.ignored) == (1, False, {})
     assert (call.params.temperature, call.params.top_p, call.params.seed) == (1.0, 1.0, None)
     assert call.params.max_tokens == {openai_chat: None, openai_completions: 16}[protocol]
 

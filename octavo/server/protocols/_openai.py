@@ -1,13 +1,21 @@
 """What OpenAI's two generating endpoints say alike: common fields, usage, errors, frames."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
-from octavo.errors import BadRequest, OctavoError, PromptTooLong, QueueFull, UnknownName
+from octavo.errors import (
+    BadRequest,
+    OctavoError,
+    PromptTooLong,
+    QueueFull,
+    RateLimited,
+    Unauthorized,
+    UnknownName,
+)
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -67,7 +75,7 @@ def sampling(body: Common, *, max_tokens: int | None, logprobs: int | None) -> S
         "top_k": top_k,
         "logit_bias": body.logit_bias,
         "seed": body.seed,
-        "stop": _stops(body.stop),
+        "stop": stop_strings([body.stop] if isinstance(body.stop, str) else body.stop, "stop"),
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "ignore_eos": body.ignore_eos,
         "prompt_logprobs": body.prompt_logprobs,
@@ -75,13 +83,16 @@ def sampling(body: Common, *, max_tokens: int | None, logprobs: int | None) -> S
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 
 
-def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+def stop_strings(stops: Sequence[str] | None, field: str) -> tuple[str, ...]:
+    """Raises BadRequest for more or longer ones than are looked for."""
+    stops = tuple(stops or ())
     if len(stops) > MAX_STOPS:
-        raise BadRequest(f"{len(stops)} stop strings are more than {MAX_STOPS}", "stop")
+        raise BadRequest(f"{len(stops)} stop strings are more than {MAX_STOPS}", field)
     longest = max(map(len, stops), default=0)
     if longest > MAX_STOP_LENGTH:
-        raise BadRequest(f"{longest} characters are more than {MAX_STOP_LENGTH}", "stop")
+        raise BadRequest(f"{longest} characters are more than {MAX_STOP_LENGTH}", field)
+    if "" in stops:
+        raise BadRequest("a stop string is empty, give at least one character", field)
     return stops
 
 
@@ -147,7 +158,9 @@ def problem(error: OctavoError) -> Json:
             kind, code, param = "invalid_request_error", "context_length_exceeded", field
         case BadRequest(field=field):
             kind, param = "invalid_request_error", field
-        case QueueFull():
+        case Unauthorized():
+            kind, code = "invalid_request_error", "invalid_api_key"
+        case QueueFull() | RateLimited():
             kind, code = "rate_limit_error", "rate_limit_exceeded"
         case _ if error.status < 500:
             kind = "invalid_request_error"

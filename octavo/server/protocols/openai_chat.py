@@ -29,10 +29,11 @@ from octavo.server.protocols._openai import (
 )
 from octavo.types import MAX_LOGPROBS, Delta, Finished, Json, Message, TokenLogprob
 
-__all__ = ["PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
+__all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
 PATH = "/v1/chat/completions"
-PREFIX = "chatcmpl"  # of the ids of its replies
+PREFIX = "chatcmpl-"
+ID_HEADER = "x-request-id"
 
 
 class Part(Struct):
@@ -113,7 +114,7 @@ def parse(raw: bytes) -> Call:
     params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
     return Call(
         model=body.model,
-        prompts=(Chat(tuple(_message(place, m) for place, m in enumerate(body.messages))),),
+        prompts=(Chat(read_messages(body.messages)),),
         params=params,
         n=body.n or 1,
         priority=body.priority or 0,
@@ -136,6 +137,11 @@ def _logprobs(body: Body) -> int | None:
     if body.top_logprobs:
         raise BadRequest(f"{body.top_logprobs} needs logprobs: true", "top_logprobs")
     return None
+
+
+def read_messages(messages: Sequence[BodyMessage]) -> tuple[Message, ...]:
+    """Raises BadRequest for what no template is given yet."""
+    return tuple(_message(place, message) for place, message in enumerate(messages))
 
 
 def _message(place: int, message: BodyMessage) -> Message:

@@ -40,10 +40,11 @@ from octavo.types import (
     SamplingParams,
 )
 
-__all__ = ["PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
+__all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
 PATH = "/v1/completions"
-PREFIX = "cmpl"  # of the ids of its replies
+PREFIX = "cmpl-"
+ID_HEADER = "x-request-id"
 KIND = "text_completion"
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, on this endpoint only
 

@@ -1,0 +1,22 @@
+"""POST /v1/messages/count_tokens: how long a conversation is, in Anthropic's words."""
+
+import asyncio
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octavo.server.exchange import json_response, read
+from octavo.server.protocols._anthropic import Conversation, chat, problem
+from octavo.server.running import Engine, check_model
+
+__all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
+
+METHOD, PATHS = "POST", ("/v1/messages/count_tokens",)
+NEEDS_KEY = True
+
+
+async def answer(engine: Engine, http: HttpRequest) -> Response:
+    body, headers = await read(http, Conversation)
+    check_model(engine, body.model)
+    ids = await asyncio.to_thread(engine.tokenizer.chat_ids, chat(body).messages)
+    return json_response({"input_tokens": len(ids)}, headers=headers)

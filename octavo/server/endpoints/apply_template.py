@@ -1,0 +1,30 @@
+"""POST /apply-template: a chat as the model's template writes it, in llama.cpp's words."""
+
+import asyncio
+from typing import Annotated
+
+from msgspec import Meta, Struct
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octavo.server.exchange import json_response, read
+from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
+from octavo.server.running import Engine, check_model
+
+__all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
+
+METHOD, PATHS = "POST", ("/apply-template",)
+NEEDS_KEY = True
+
+
+class Body(Struct):
+    messages: Annotated[list[BodyMessage], Meta(min_length=1)]
+    model: str | None = None
+
+
+async def answer(engine: Engine, http: HttpRequest) -> Response:
+    body, headers = await read(http, Body)
+    if body.model is not None:
+        check_model(engine, body.model)
+    text = await asyncio.to_thread(engine.tokenizer.render, read_messages(body.messages))
+    return json_response({"prompt": text}, headers=headers)

@@ -1,0 +1,54 @@
+"""POST /tokenize: the ids of a prompt or a chat, as vLLM words it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import Struct
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octavo.errors import BadRequest
+from octavo.server.calls import Tokenizer
+from octavo.server.exchange import json_response, read
+from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
+from octavo.server.running import Engine, check_model
+
+__all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
+
+METHOD, PATHS = "POST", ("/tokenize",)
+NEEDS_KEY = True
+
+
+class Body(Struct):
+    prompt: str | None = None
+    messages: list[BodyMessage] | None = None  # rendered as for an answer; instead of a prompt
+    model: str | None = None
+    add_special_tokens: bool | None = None  # of a prompt: BOS and the like; true if not given
+    return_token_strs: bool | None = None
+
+
+async def answer(engine: Engine, http: HttpRequest) -> Response:
+    body, headers = await read(http, Body)
+    if body.model is not None:
+        check_model(engine, body.model)
+    ids = await asyncio.to_thread(_ids, engine.tokenizer, body)
+    shown = [engine.tokenizer.decode([i], special=True) for i in ids]
+    said = {
+        "count": len(ids),
+        "max_model_len": engine.max_context,
+        "tokens": list(ids),
+        "token_strs": shown if body.return_token_strs else None,
+    }
+    return json_response(said, headers=headers)
+
+
+def _ids(tokenizer: Tokenizer, body: Body) -> Sequence[int]:
+    if (body.prompt is None) == (body.messages is None):
+        raise BadRequest("give either prompt or messages", "prompt")
+    if body.messages is not None:
+        if body.add_special_tokens is not None:
+            raise BadRequest("the chat template says which, leave it out", "add_special_tokens")
+        return tokenizer.chat_ids(read_messages(body.messages))
+    if body.add_special_tokens is False:
+        return tokenizer.encode(body.prompt or "")
+    return tokenizer.prompt_ids(body.prompt or "")

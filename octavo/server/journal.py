@@ -1,0 +1,124 @@
+"""What happened to the newest requests: what /v1/requests/{id}/explain tells, and what is counted.
+
+Owns the entries of the last MAX_KEPT replies. Knows events, but no protocol and no HTTP.
+"""
+
+from collections import OrderedDict
+from time import monotonic
+
+from octavo.errors import UnknownName
+from octavo.server.calls import Reply
+from octavo.server.limits import Grant
+from octavo.server.metrics import Metrics
+from octavo.types import Delta, Event, Finished, Json
+
+MAX_KEPT = 1000
+
+
+class Journal:
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    def open(self, reply: Reply, grant: Grant | None = None) -> "Entry":
+        """The entry settles the grant when it closes."""
+        entry = self._entries[reply.id] = Entry(reply, grant, self.metrics)
+        if len(self._entries) > MAX_KEPT:
+            self._entries.popitem(last=False)
+        return entry
+
+    def explain(self, id: str) -> Json:
+        """Raises UnknownName."""
+        if (entry := self._entries.get(id)) is None:
+            raise UnknownName(f"the journal of the last {MAX_KEPT} requests", id[:100], close=[])
+        return entry.explained()
+
+
+class Entry:
+    """Of one reply. Whoever opens it closes it."""
+
+    def __init__(self, reply: Reply, grant: Grant | None, metrics: Metrics) -> None:
+        # Not the reply: it holds the prompt.
+        self._head = {
+            "id": reply.id,
+            "object": "request.explanation",
+            "created": reply.created,
+            "model": reply.call.model,
+            "system_fingerprint": reply.fingerprint,
+            "priority": reply.call.priority,
+        }
+        self._metrics, self._grant = metrics, grant
+        self._begun = monotonic()
+        n = reply.call.n
+        self._choices = [_Choice(len(reply.prompt_ids[k // n])) for k in range(reply.num_choices)]
+
+    def hear(self, index: int, event: Event) -> None:
+        now, choice = monotonic(), self._choices[index]
+        match event:
+            case Delta(token_ids=ids):
+                if choice.last is None:
+                    self._metrics.first_token(now - self._begun)
+                else:
+                    self._metrics.next_token(now - choice.last)
+                choice.last = now
+                choice.num_tokens += len(ids)
+            case Finished():
+                choice.end = event
+                self._metrics.finished(event, now - self._begun)
+
+    def close(self) -> None:
+        for choice in self._choices:
+            if choice.end is None and not choice.was_left:
+                choice.was_left = True
+                self._metrics.left()
+        if self._grant:
+            self._grant.settle(sum(choice.num_computed for choice in self._choices), monotonic())
+
+    def explained(self) -> Json:
+        choices = [
+            {"index": index, **choice.explained()} for index, choice in enumerate(self._choices)
+        ]
+        return self._head | {"choices": choices}
+
+
+class _Choice:
+    def __init__(self, num_prompt: int) -> None:
+        self.num_prompt = num_prompt
+        self.num_tokens = 0
+        self.last: float | None = None  # when its last token was heard
+        self.end: Finished | None = None
+        self.was_left = False
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens that its key pays for: of the prompt unless cached, and of the answer."""
+        if self.end is None:
+            return self.num_prompt + self.num_tokens
+        usage = self.end.usage
+        return usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+
+    def explained(self) -> Json:
+        if self.end is None:
+            state = "left" if self.was_left else "queued" if self.last is None else "generating"
+            tokens = {"prompt": self.num_prompt, "completion": self.num_tokens}
+            return {"state": state, "tokens": tokens}
+        usage, timing = self.end.usage, self.end.timing
+        return {
+            "state": "finished",
+            "finish_reason": self.end.reason,
+            "error": self.end.error,
+            "seed": self.end.seed,
+            "seconds": {
+                "queue": timing.waiting,
+                "prefill": timing.prefill,
+                "decode": timing.decode,
+            },
+            "tokens": {
+                "prompt": usage.prompt_tokens,
+                "cached": usage.cached_tokens,
+                "computed": usage.prompt_tokens - usage.cached_tokens,
+                "completion": usage.completion_tokens,
+            },
+            "pages": timing.pages,
+            "preemptions": timing.preemptions,
+        }

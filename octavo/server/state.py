@@ -1,0 +1,46 @@
+"""What outlives the process: one SQLite file under OCTAVO_HOME.
+
+Owns the connection and how it is shared, but no table: each is its owner's to create.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from octavo.errors import BadConfig
+
+PATIENCE = 10.0  # seconds that another process may hold the file
+
+
+class State:
+    """Threads and processes may share it; a change is there for all, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the file if there is none. Raises BadConfig where it cannot be used."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, PATIENCE, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+        except (OSError, sqlite3.Error) as error:
+            problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
+            raise BadConfig("state", problem) from error
+        self._connection.row_factory = sqlite3.Row
+        self._lock = Lock()
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, undone by an exception."""
+        with self._lock, self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+
+    def close(self) -> None:
+        self._connection.close()
