@@ -9,7 +9,8 @@ OctavoError                500
 │   ├── BadCheckpoint            the file is not what it claims to be
 │   ├── Unauthorized       401   no API key, or one that is not known here
 │   ├── NotFetched               a model could not be brought here
-│   └── UnknownName        404   no such model, format, endpoint
+│   └── UnknownName        404   no such format, command, request
+│       └── UnknownModel         no such model on this server
 ├── CapacityError          503   nothing is wrong, there is no room now
 │   ├── OutOfPages               the KV pages are all held
 │   ├── QueueFull          429   too many requests wait already
@@ -80,6 +81,11 @@ class UnknownName(UsageError):
     def __init__(self, folder: str, name: str, close: Sequence[str]) -> None:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         super().__init__(f"{folder} has no {name!r}{hint}")
+
+
+class UnknownModel(UnknownName):
+    def __init__(self, name: str, served: str) -> None:
+        super().__init__("this server", name, close=[served])
 
 
 class CapacityError(OctavoError):

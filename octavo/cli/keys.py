@@ -56,7 +56,10 @@ def create(
 @command.command("list")
 def list_keys() -> None:
     """List the keys, without their secrets."""
-    for key in _keys().all():
+    keys = _keys().all()
+    if not keys:
+        typer.echo("no keys: `octavo keys create NAME` makes one", err=True)
+    for key in keys:
         made = time.strftime("%Y-%m-%d", time.localtime(key.created))
         limits = [
             f"{value:,} {what}"
@@ -74,7 +77,8 @@ def list_keys() -> None:
 @command.command()
 def revoke(id: Annotated[str, typer.Argument(help="As `octavo keys list` shows it.")]) -> None:
     """Revoke a key, from its next request on."""
-    _keys().revoke(id)
+    key = _keys().revoke(id)
+    typer.echo(f"revoked {key.id} of {key.name}", err=True)
 
 
 def _keys() -> "Keys":

@@ -38,6 +38,10 @@ def command(
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Serve callers without a key, from anywhere.")
     ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a web page that may call from a browser; several times, * for all."),
+    ] = None,
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="What runs at the end may go on for so long.")
     ] = 5.0,
@@ -81,9 +85,14 @@ def command(
         typer.echo(f"{engine.name} at http://{name}:{address[1]}/v1", err=True)
         typer.echo(_memory(engine.plan), err=True)
         fields = UnknownFields(are_refused=unknown_fields is UnknownFieldsAre.REFUSED)
-        names = metrics_compat.value
-        served, gate = AsyncEngine(engine), Gate(keys, allow_anonymous=allow_anonymous)
-        server = Server(served, drain_seconds, unknown_fields=fields, metric_names=names, gate=gate)
+        server = Server(
+            AsyncEngine(engine),
+            drain_seconds,
+            gate=Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host)),
+            unknown_fields=fields,
+            metric_names=metrics_compat.value,
+            cors_origins=cors_origin or (),
+        )
         server.run(sockets=[listener])
 
 

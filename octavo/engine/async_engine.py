@@ -140,7 +140,9 @@ class AsyncEngine:
 
     def _check_room(self, request: Request) -> None:
         if not self._is_open:
-            problem = "the engine is not running: ask again when it is back"
+            if self._reopens_in is None:
+                raise CapacityError("the engine is not running: ask again when it is back")
+            problem = "the server ends what runs and takes no more: ask again when it is back"
             raise CapacityError(problem, self._reopens_in)
         if request.id in self._mailboxes:
             raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")

@@ -1,13 +1,15 @@
 """The HTTP server: an app made of whatever protocols/ and endpoints/ hold."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -43,8 +45,13 @@ def create_app(
     gate: Gate | None = None,
     unknown_fields: UnknownFields | None = None,
     metric_names: str = "octavo",
+    cors_origins: Sequence[str] = (),
 ) -> Starlette:
-    """The engine starts and stops with the app. `metric_names` is one of metrics.NAMES."""
+    """The engine starts and stops with the app.
+
+    metric_names  one of metrics.NAMES
+    cors_origins  of web pages that may call from a browser; "*" for all
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,6 +65,7 @@ def create_app(
     app = Starlette(
         routes=[*_generating(engine), *_answering(engine)],
         lifespan=lifespan,
+        middleware=_cors(cors_origins) if cors_origins else [],
         exception_handlers={HTTPException: _no_route},
     )
     app.state.started = int(time.time())
@@ -65,6 +73,18 @@ def create_app(
     app.state.unknown_fields = unknown_fields or UnknownFields()
     app.router.redirect_slashes = False  # a redirected POST loses its body
     return app
+
+
+def _cors(origins: Sequence[str]) -> list[Middleware]:
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    ]
 
 
 def _generating(engine: Engine) -> list[Route]:

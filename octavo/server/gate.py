@@ -1,8 +1,8 @@
 """Who is asking, and may they? Between HTTP on one side, keys and their limits on the other.
 
-Without a key in the store everybody may ask, which is why the server then listens to this machine
-only, unless told otherwise. With one, only those who bring one may, unless anonymous callers are
-allowed.
+Once there is a key in the store, only those who bring one may ask. Without any, whoever can connect
+may, where the server listens to this machine only; elsewhere nobody, so that revoking the last key
+opens nothing. Anonymous callers may be allowed in any case.
 """
 
 from time import monotonic
@@ -18,13 +18,17 @@ ANSWER = 512  # tokens that an answer is taken for beforehand; few are longer
 
 
 class Gate:
-    def __init__(self, keys: Keys | None = None, *, allow_anonymous: bool = False) -> None:
-        self._keys, self._allow_anonymous = keys, allow_anonymous
+    def __init__(
+        self, keys: Keys | None = None, *, allow_anonymous: bool = False, is_local: bool = True
+    ) -> None:
+        """`is_local`: the server listens to this machine only."""
+        self._keys, self._allow_anonymous, self._is_local = keys, allow_anonymous, is_local
         self._limiter = Limiter()
 
     def recognise(self, http: HttpRequest) -> Key | None:
         """None: nobody in particular. Raises Unauthorized."""
-        if self._keys is None or not self._keys.are_there:
+        is_open = self._is_local or self._allow_anonymous
+        if self._keys is None or (is_open and not self._keys.are_there):
             return None
         scheme, _, text = http.headers.get("authorization", "").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else http.headers.get("x-api-key", "")

@@ -70,11 +70,13 @@ class Keys:
         """Oldest first."""
         return [_key(row) for row in self._state.rows("SELECT * FROM keys ORDER BY rowid")]
 
-    def revoke(self, id: str) -> None:
+    def revoke(self, id: str) -> Key:
         """From the next request on. Raises UnknownName."""
         with self._state.change() as connection:
-            if not connection.execute("DELETE FROM keys WHERE id = ?", [id]).rowcount:
+            sql = "DELETE FROM keys WHERE id = ? RETURNING *"
+            if not (rows := connection.execute(sql, [id]).fetchall()):
                 raise UnknownName("the list of keys", id[:100], close=[])
+        return _key(rows[0])
 
     def recognise(self, text: str) -> Key:
         """Raises Unauthorized."""

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from octavo.errors import OctavoError, StepFailed, UnknownName
+from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
 from octavo.types import Event, Finished, Load, Request
 
@@ -43,9 +43,9 @@ class Engine(Protocol):
 
 
 def check_model(engine: Engine, name: str) -> None:
-    """Raises UnknownName."""
+    """Raises UnknownModel."""
     if name != engine.name:
-        raise UnknownName("this server", name, close=[engine.name])
+        raise UnknownModel(name, served=engine.name)
 
 
 class Listener(Protocol):

@@ -204,6 +204,21 @@ def test_unknown_fields_are_refused_where_it_is_asked_for(path):
     assert "modle: this server knows no such field, did you mean model?" in reply.text
 
 
+def test_web_pages_may_call_only_where_it_is_asked_for():
+    page, other = {"origin": "https://page.example"}, {"origin": "https://other.example"}
+    preflight = {"access-control-request-method": "POST"}
+    with serving(EchoEngine()) as (_, url):
+        assert "access-control-allow-origin" not in httpx.get(f"{url}/health", headers=page).headers
+    with serving(EchoEngine(), cors_origins=["https://page.example"]) as (_, url):
+        path = f"{url}/v1/chat/completions"
+        allowed = httpx.options(path, headers=page | preflight)
+        assert allowed.headers["access-control-allow-origin"] == "https://page.example"
+        refused = httpx.post(path, headers=page, content=b"{")
+        assert refused.status_code == 400
+        assert refused.headers["access-control-allow-origin"] == "https://page.example"
+        assert httpx.options(path, headers=other | preflight).status_code == 400
+
+
 def test_the_log_names_an_unknown_field_once(http, caplog):
     for _ in range(2):
         finished(http, max_tokens=1, never_heard_of=1)

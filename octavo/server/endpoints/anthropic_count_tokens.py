@@ -15,8 +15,11 @@ METHOD, PATHS = "POST", ("/v1/messages/count_tokens",)
 NEEDS_KEY = True
 
 
+Body = Conversation
+
+
 async def answer(engine: Engine, http: HttpRequest) -> Response:
-    body, headers = await read(http, Conversation)
+    body, headers = await read(http, Body)
     check_model(engine, body.model)
     ids = await asyncio.to_thread(engine.tokenizer.chat_ids, chat(body).messages)
     return json_response({"input_tokens": len(ids)}, headers=headers)

@@ -14,7 +14,7 @@ from octavo.errors import (
     QueueFull,
     RateLimited,
     Unauthorized,
-    UnknownName,
+    UnknownModel,
 )
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
@@ -152,7 +152,7 @@ def problem(error: OctavoError) -> Json:
     """The error envelope."""
     kind, code, param = "server_error", None, None
     match error:
-        case UnknownName():
+        case UnknownModel():
             kind, code, param = "invalid_request_error", "model_not_found", "model"
         case PromptTooLong(field=field):
             kind, code, param = "invalid_request_error", "context_length_exceeded", field
