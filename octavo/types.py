@@ -129,7 +129,8 @@ class Request:
     id: str
     prompt_ids: tuple[int, ...]
     params: SamplingParams = SamplingParams()
-    priority: int = 0  # lower runs first; equals run in order of arrival
+    priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
+    tenant: str = ""  # between whom shares are fair
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ before the next is planned:
                ▲                 │
                └──── preempt ────┘     pages given back, tokens kept, computed again later
 
-Both queues stand in order of (priority, arrival): the first is served first, the last of the
-running gives way first.
+Both queues stand in order of (priority, tag, arrival), the tag being the share that its tenant had
+had when the request came (shares.py): the first is served first, the last of the running gives way
+first, to one that waits before it, too, where all places are taken.
 """
 
 from bisect import insort
@@ -21,11 +22,12 @@ from typing import TypeAlias
 from octavo.errors import BadRequest, OutOfPages, QueueFull
 from octavo.kvcache.tables import PageTables
 from octavo.scheduler.sequence import Sequence
+from octavo.scheduler.shares import Shares, cost, estimate
 from octavo.types import Request
 
-_Order: TypeAlias = tuple[float, float]  # priority, arrival
+_Order: TypeAlias = tuple[float, float, float]  # priority, tag, arrival
 _order = attrgetter("order")
-_last: _Order = (inf, inf)
+_last: _Order = (inf, inf, inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._live: dict[str, Sequence] = {}
+        self._shares = Shares()
         self._arrivals = 0
         self.num_preempted = 0  # over all time
 
@@ -94,11 +97,19 @@ class Scheduler:
         self._check(request)
         if self.num_queued >= self._max_waiting:
             raise QueueFull(self.num_queued, self._max_waiting)
-        sequence = Sequence(request, seed, self._arrivals, self.tables.open(salt))
+        order = (request.priority, self._tag(request), self._arrivals)
+        sequence = Sequence(request, seed, order, self.tables.open(salt))
         self._arrivals += 1
         self._live[request.id] = sequence
         insort(self._waiting, sequence, key=_order)
         return sequence
+
+    def _tag(self, request: Request) -> float:
+        if not self._live:
+            self._shares.clear()
+        floor = min((sequence.order[1] for sequence in self._live.values()), default=0.0)
+        guess = estimate(len(request.prompt_ids), request.params)
+        return self._shares.tag(request.tenant, guess, floor)
 
     def _check(self, request: Request) -> None:
         if request.id in self._live:
@@ -157,13 +168,25 @@ class Scheduler:
         those that have just given way must wait."""
         while self._waiting and plan.tokens_left and not plan.preempted:
             sequence = self._waiting[0]
-            if sequence.order > before or len(self._running) >= self._max_running:
+            if sequence.order > before or not self._make_place(sequence, plan):
                 return
             if not self._begin(sequence):
                 return
             del self._waiting[0]
             insort(self._running, sequence, key=_order)
             self._serve(sequence, plan)
+
+    def _make_place(self, sequence: Sequence, plan: "_Plan") -> bool:
+        """Where all places are taken, the last of the running gives way to one that comes before
+        it. What it computed stays findable, so that little is computed again."""
+        if len(self._running) < self._max_running:
+            return True
+        last = self._running[-1]
+        if last.order < sequence.order:
+            return False
+        self._preempt(last)
+        plan.drop(last)
+        return True
 
     def _begin(self, sequence: Sequence) -> bool:
         """Needs room for all tokens and the one to come, beside a page for each of the running to
@@ -206,6 +229,10 @@ class Scheduler:
         queue = self._running if sequence in self._running else self._waiting
         queue.remove(sequence)
         self.tables.release(sequence.table)
+        request, spent = sequence.request, len(sequence.output_ids)
+        true = cost(sequence.num_prompt, sequence.cached_tokens, spent)
+        guess = estimate(sequence.num_prompt, request.params)
+        self._shares.settle(request.tenant, guess, true)
 
     def cancel(self, id: str) -> Sequence | None:
         """Finishes the sequence, if there is one that waits or runs."""

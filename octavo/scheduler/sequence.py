@@ -12,7 +12,9 @@ from octavo.types import Request
 class Sequence:
     """Made and changed by the Scheduler alone; the engine reads it."""
 
-    def __init__(self, request: Request, seed: int, arrival: int, table: PageTable) -> None:
+    def __init__(
+        self, request: Request, seed: int, order: tuple[int, float, int], table: PageTable
+    ) -> None:
         self.request = request
         self.seed = seed
         self.tokens = list(request.prompt_ids)  # prompt and output; only ever grows
@@ -21,7 +23,7 @@ class Sequence:
         self.cached_tokens = 0  # of the prompt, found in pages of earlier requests
         self.num_preempted = 0  # times
         self.table = table
-        self.order = (request.priority, arrival)  # the lower runs first
+        self.order = order  # (priority, tag of its share, arrival): the lower runs first
 
     def __repr__(self) -> str:
         return f"Sequence({self.id!r}, {self.num_computed}/{len(self.tokens)} tokens computed)"

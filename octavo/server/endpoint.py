@@ -62,7 +62,8 @@ class Endpoint:
         key, state = http.state.key, http.app.state
         grant = state.gate.admit(key, reply)
         try:
-            requests = _requests(reply, priority(key, reply.call))
+            tenant = key.id if key else ""
+            requests = _requests(reply, priority(key, reply.call), tenant)
             running = await Running.begin(self.engine, requests)
         except OctavoError:
             if grant:
@@ -121,7 +122,7 @@ class Stream(EventSourceResponse):
             await self.running.close()
 
 
-def _requests(reply: Reply, priority: int) -> list[Request]:
+def _requests(reply: Reply, priority: int, tenant: str) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call = reply.call
     requests: list[Request] = []
@@ -130,7 +131,7 @@ def _requests(reply: Reply, priority: int) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, priority))
+            requests.append(Request(name, ids, params, priority, tenant))
     return requests
 
 

@@ -23,6 +23,7 @@ requests = st.tuples(
         prompt_logprobs=st.sampled_from([None, None, 0]),
     ),
     st.sampled_from([0, 0, 1, -1]),  # priority
+    st.sampled_from(["a", "a", "b", "c"]),  # tenant
 )
 engines = st.builds(
     lambda **options: PaperEngine(**options),
@@ -65,8 +66,8 @@ class PaperEngine:
         self.accepted = 0
 
     def add(self, requests):
-        for prompt_ids, params, priority in requests:
-            self._add(Request(str(self.accepted), prompt_ids, params, priority))
+        for prompt_ids, params, priority, tenant in requests:
+            self._add(Request(str(self.accepted), prompt_ids, params, priority, tenant))
 
     def _add(self, request):
         if len(request.prompt_ids) >= self.tables.max_tokens:
@@ -151,7 +152,8 @@ class PaperEngine:
             assert chunk.samples == (chunk.end == len(sequence.tokens))
 
     def _check_order(self, step, waiting, begun):
-        """First come, first served within a priority; last in, first out when pages are short."""
+        """In order of priority, share and arrival; the last give way when pages or places are
+        short."""
         for sequence in waiting:
             if sequence.id in self.live and sequence.id not in begun:
                 assert all(self.live[id].order < sequence.order for id in begun), "nobody passes"

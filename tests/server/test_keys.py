@@ -271,6 +271,7 @@ def test_a_key_can_only_be_less_urgent_than_it_is(keys):
         for asked, got in ((None, 5), (-3, 5), (9, 9)):
             ask(url, text, priority=asked)
             assert engine.requests[-1].priority == got
+        assert engine.requests[-1].tenant == keys.all()[0].id
 
 
 # ---- the commands
