@@ -139,7 +139,7 @@ class Scheduler:
 
     def _serve(self, sequence: Sequence, plan: "_Plan") -> None:
         """The next chunk of a running sequence; others, or in the end itself, give way to it."""
-        if sequence in plan.preempted or not plan.tokens_left:
+        if sequence in plan.preempted or not plan.tokens_left or plan.is_closed_to(sequence):
             return
         while True:
             end = min(sequence.num_computed + plan.tokens_left, len(sequence.tokens))
@@ -164,11 +164,13 @@ class Scheduler:
         insort(self._waiting, sequence, key=_order)
 
     def _admit(self, plan: "_Plan", before: _Order = _last) -> None:
-        """Waiting sequences, first come first served: one that must wait lets nobody pass, and
-        those that have just given way must wait."""
+        """Waiting sequences in their order: one that must wait lets nobody pass, and those that
+        have just given way must wait."""
         while self._waiting and plan.tokens_left and not plan.preempted:
             sequence = self._waiting[0]
-            if sequence.order > before or not self._make_place(sequence, plan):
+            if sequence.order > before or plan.is_closed_to(sequence):
+                return
+            if not self._make_place(sequence, plan):
                 return
             if not self._begin(sequence):
                 return
@@ -246,6 +248,7 @@ class _Plan:
 
     def __init__(self, num_tokens: int) -> None:
         self.tokens_left = num_tokens
+        self._answered: str | None = None  # tenant of a prompt that ends in this step
         self.preempted: list[Sequence] = []
         self._chunks: dict[Sequence, Chunk] = {}
 
@@ -253,6 +256,14 @@ class _Plan:
         start = sequence.num_computed
         self._chunks[sequence] = Chunk(sequence, start, end, end == len(sequence.tokens))
         self.tokens_left -= end - start
+        if end == len(sequence.tokens) and end - start > 1:
+            self._answered = sequence.request.tenant
+
+    def is_closed_to(self, sequence: Sequence) -> bool:
+        """A prompt that ends in this step is answered as soon as the step is over: it shall not
+        take longer for the prompts of others, who had more."""
+        others = self._answered is not None and sequence.request.tenant != self._answered
+        return others and sequence.num_left > 1
 
     def drop(self, sequence: Sequence) -> None:
         self.preempted.append(sequence)

@@ -163,8 +163,10 @@ class PaperEngine:
             assert running[0].id in ends, "the first of all moves on in every step"
         prompts = [s for s in running if s.num_left > 1]
         lefts = [len(s.tokens) - ends.get(s.id, s.num_computed) for s in prompts]
+        answered = {s.request.tenant for s, left in zip(prompts, lefts, strict=True) if not left}
         for i, left in enumerate(lefts):
-            if left:  # then the budget is spent
+            # Then the budget is spent, or the prompt of another tenant must not wait for it.
+            if left and not answered - {prompts[i].request.tenant}:
                 assert step.num_tokens == self.step_tokens
                 assert not any(s.id in ends for s in prompts[i + 1 :])
         for sequence in step.preempted:

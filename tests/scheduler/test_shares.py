@@ -104,6 +104,21 @@ def test_the_guest_takes_one_place_and_who_gave_it_is_first_of_those_that_wait()
     assert given.num_preempted == 1
 
 
+def test_a_prompt_that_ends_in_a_step_does_not_wait_for_prompts_of_others():
+    served = Served(max_running=8)
+    for _ in range(4):
+        served.ask("flood", num_prompt=200)
+    served.step()
+    guest = served.ask("guest", num_prompt=20)
+    served.step()  # the first of the flood comes first
+    while guest not in served.firsts:
+        step = served.step()
+    (own,) = [chunk.sequence for chunk in step.chunks if chunk.sequence.id == guest]
+    later = [c for c in step.chunks if c.sequence.order > own.order and c.end - c.start > 1]
+    assert later == []
+    assert step.num_tokens < 64
+
+
 def test_a_pause_saves_nothing_up():
     served = Served(max_running=2)
     for _ in range(300):
