@@ -32,7 +32,7 @@ def test_while_it_drains_new_requests_are_told_when_to_come_back():
     engine = EchoEngine(0.01)
     with (
         serving(engine, drain_seconds=5) as (server, url),
-        streaming(url, "a" * 50) as frames,
+        streaming(url, "a" * 100) as frames,
     ):
         server.should_exit = True
         wait_until(lambda: httpx.get(f"{url}/ready").status_code == 503)
