@@ -5,12 +5,12 @@ protocol.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 
 from octavo.errors import BadRequest
 
@@ -34,7 +34,7 @@ def decode(raw: bytes, shape: type[Body]) -> tuple[Body, Unknown]:
     except RecursionError:
         raise BadRequest("it is nested too deeply", _deepest_field(raw)) from None
     except msgspec.ValidationError as error:
-        raise _invalid(str(error), raw) from None
+        raise _invalid(str(error), raw, shape) from None
     except msgspec.DecodeError as error:
         byte = re.search(r"\(byte (\d+)\)", str(error))
         place = int(byte[1]) if byte else len(raw)
@@ -51,15 +51,46 @@ def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where:
             raise BadRequest(f"not served yet, leave it out or give {accepted}", where + name)
 
 
-def _invalid(problem: str, raw: bytes) -> BadRequest:
+def _invalid(problem: str, raw: bytes, shape: type[Struct]) -> BadRequest:
     place = _PLACE.search(problem)
     path = place[1] if place else ""
     said = _PLACE.sub("", problem)
     if missing := _MISSING.search(said):
         return BadRequest("it is required", f"{path}.{missing[1]}".lstrip("."))
     value = _value_at(raw, path)
+    if said.startswith("Invalid enum value"):
+        allowed = ", ".join(map(repr, _allowed(shape, path)))
+        return BadRequest(f"{str(value)[:40]!r} is none of {allowed}", path)
     shown = "" if isinstance(value, dict | list | None) else f", {str(value)[:40]!r} is not"
     return BadRequest(f"{said[0].lower()}{said[1:]}{shown}", path or None)
+
+
+def _allowed(shape: type[Struct], path: str) -> list[Any]:
+    """The values that may stand at "messages[0].role"."""
+    kinds = [inspect.type_info(shape)]
+    for name, _ in _STEP.findall(path):
+        kinds = [inner for kind in _plain(kinds) for inner in _inner(kind, name)]
+    literals = [kind for kind in _plain(kinds) if isinstance(kind, inspect.LiteralType)]
+    return [value for literal in literals for value in literal.values]
+
+
+def _plain(kinds: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
+    """Without unions and metadata around them."""
+    for kind in kinds:
+        if isinstance(kind, inspect.UnionType):
+            yield from _plain(kind.types)
+        elif isinstance(kind, inspect.Metadata):
+            yield from _plain([kind.type])
+        else:
+            yield kind
+
+
+def _inner(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """Of the field of that name, or of the items where there is none."""
+    if name and isinstance(kind, inspect.StructType):
+        yield from (field.type for field in kind.fields if field.encode_name == name)
+    elif not name and isinstance(kind, inspect.ListType):
+        yield kind.item_type
 
 
 def _value_at(raw: bytes, path: str) -> Any:

@@ -415,3 +415,12 @@ def test_any_value_in_any_field_is_taken_or_refused(protocol, data, value):
     field = data.draw(st.sampled_from(protocol.Body.__struct_fields__))
     with suppress(BadRequest):
         parse(protocol, **{field: value})
+
+
+def test_a_value_out_of_a_list_is_told_the_list():
+    with pytest.raises(BadRequest) as refusal:
+        parse(openai_chat, messages=[{"role": "wizard", "content": "x"}])
+    assert str(refusal.value) == (
+        "messages[0].role: 'wizard' is none of "
+        "'assistant', 'developer', 'function', 'system', 'tool', 'user'"
+    )
