@@ -65,7 +65,7 @@ class Endpoint:
             tenant = key.id if key else ""
             requests = _requests(reply, priority(key, reply.call), tenant)
             running = await Running.begin(self.engine, requests)
-        except OctavoError:
+        except BaseException:
             if grant:
                 grant.settle(0, monotonic())
             raise
