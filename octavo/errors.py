@@ -15,6 +15,7 @@ OctavoError                500
 │   ├── OutOfPages               the KV pages are all held
 │   ├── QueueFull          429   too many requests wait already
 │   └── RateLimited        429   the API key has asked for all it may, for now
+├── TimedOut               504   the request took longer than it said it may
 └── StepFailed             500   the engine could not compute a step
 """
 
@@ -120,6 +121,10 @@ class RateLimited(CapacityError):
         super().__init__(
             f"the key has used {used} of its {limit} {what}: try again {wait}", retry_after
         )
+
+
+class TimedOut(OctavoError):
+    status = 504
 
 
 class StepFailed(OctavoError):

@@ -19,8 +19,9 @@ PAGE_SIZE = 16  # tokens per KV page
 LOGITS_BLOCK = 64  # neighbours in a row of logits that share a maximum
 
 # stop: a stop string, a stop token or the model's own end of turn. length: max_tokens or the
-# context is full. cancelled: the client left. error: the step it was in failed.
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+# context is full. cancelled: the client left. timeout: the request's own. error: the step it was in
+# failed.
+FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,11 @@ class Request:
     params: SamplingParams = SamplingParams()
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
+    timeout: float | None = None  # seconds from acceptance to its end
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            _within("timeout", self.timeout, 0, math.inf, open_low=True)
 
 
 @dataclass(frozen=True, slots=True)

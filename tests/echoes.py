@@ -87,6 +87,7 @@ class EchoEngine:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         heard = prompt[: params.max_tokens]
         reason, stop = ("length" if len(heard) < len(prompt) else "stop"), None
+        error = None
         for said, token in enumerate(heard):
             await asyncio.sleep(self.pace)
             text = decoder.decode(bytes([token]))
@@ -96,7 +97,9 @@ class EchoEngine:
                 break
             logprobs = () if params.logprobs is None else (scored(token, params.logprobs),)
             yield Delta(text, (token,), logprobs)
-        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop)
+        if request.timeout is not None and request.timeout < 1:
+            reason, error = "timeout", f"timeout: {request.timeout} s have passed"
+        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop, error)
 
     def ending(self, text, stops):
         if text == "!":

@@ -72,7 +72,8 @@ def command(
     from octavo.server.process import Server, listen
     from octavo.server.state import State
 
-    keys = Keys(State(hub.home() / "state.db"))
+    state = State(hub.home() / "state.db")
+    keys = Keys(state)
     if not (keys.are_there or allow_anonymous or is_loopback(host)):
         problem = "others reach it and no key is asked for: make one with `octavo keys create`"
         raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
@@ -89,6 +90,7 @@ def command(
             AsyncEngine(engine),
             drain_seconds,
             gate=Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host)),
+            state=state,
             unknown_fields=fields,
             metric_names=metrics_compat.value,
             cors_origins=cors_origin or (),

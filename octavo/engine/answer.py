@@ -36,6 +36,8 @@ class Answer:
         params = sequence.request.params
         self.sequence = sequence
         self.end: End | None = None  # why no further token is wanted
+        timeout = sequence.request.timeout
+        self.deadline = None if timeout is None else now + timeout
         self._text = TextStream(tokenizer, params.stop)
         self._eos_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
         room = max_context - sequence.num_prompt

@@ -57,6 +57,7 @@ class Engine:
             loaded.program, len(loaded.groups), loaded.limits, loaded.plan.max_context
         )
         self._answers: dict[str, Answer] = {}
+        self._deadlines: dict[str, float] = {}  # of the requests that have one
         self._untold: list[Told] = []
         self._batch_size = self._prompt_tokens = self._cached_tokens = 0
         self._step_failures: Counter[str] = Counter()
@@ -128,7 +129,10 @@ class Engine:
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
-        self._answers[request.id] = Answer(sequence, self.tokenizer, self.max_context, monotonic())
+        answer = Answer(sequence, self.tokenizer, self.max_context, monotonic())
+        self._answers[request.id] = answer
+        if answer.deadline is not None:
+            self._deadlines[request.id] = answer.deadline
 
     def cancel(self, id: str) -> None:
         """Its pages are free at once; the next step tells its Finished. Nothing where it has
@@ -138,6 +142,7 @@ class Engine:
 
     def step(self) -> list[Told]:
         """Computes one step, if there is work, and returns all that is new."""
+        self._end_late()
         if self._scheduler.has_work:
             step = self._scheduler.plan()
             now = monotonic()
@@ -155,6 +160,15 @@ class Engine:
                 self._tell(outcomes)
         told, self._untold = self._untold, []
         return told
+
+    def _end_late(self) -> None:
+        """The requests whose time is over, running or waiting."""
+        now = monotonic()
+        for id in [id for id, deadline in self._deadlines.items() if deadline <= now]:
+            self._scheduler.cancel(id)
+            timeout = self._answers[id].sequence.request.timeout
+            problem = f"timeout: {timeout:g} s have passed: give it longer, or ask for less"
+            self._tell_end(id, End("timeout"), problem)
 
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
         now = monotonic()
@@ -181,6 +195,7 @@ class Engine:
         self._tell_end(sequence.id, End("error"), problem)
 
     def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
+        self._deadlines.pop(id, None)
         finished = self._answers.pop(id).finished(end, monotonic(), problem)
         self._prompt_tokens += finished.usage.prompt_tokens
         self._cached_tokens += finished.usage.cached_tokens

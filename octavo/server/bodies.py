@@ -7,14 +7,15 @@ protocol.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Meta, Struct, inspect
 
 from octavo.errors import BadRequest
 
 Body = TypeVar("Body", bound=Struct)
+Timeout = Annotated[float, Meta(gt=0, le=86400)]  # seconds that a request may take
 Unknown: TypeAlias = Mapping[str, str | None]  # where a field stands -> the known one it is like
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')

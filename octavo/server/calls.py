@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from octavo.errors import CapacityError, StepFailed
+from octavo.errors import CapacityError, StepFailed, TimedOut
 from octavo.server.bodies import Unknown
 from octavo.types import (
     Delta,
@@ -35,6 +35,7 @@ class Call:
     params: SamplingParams
     n: int = 1
     priority: int = 0
+    timeout: float | None = None  # seconds
     stream: bool = False
     include_usage: bool = False  # as a last chunk of the stream
     echo: bool = False  # the prompt is said before the answer
@@ -94,9 +95,12 @@ def fold(events: Iterable[Event]) -> Answer:
 
 
 def completed(end: Finished) -> Finished:
-    """`end`, if it ended as the caller asked; else raises StepFailed or CapacityError."""
+    """`end`, if it ended as the caller asked; else raises StepFailed, TimedOut or
+    CapacityError."""
     if end.reason == "error":
         raise StepFailed(end.error or "the step this request was in failed")
+    if end.reason == "timeout":
+        raise TimedOut(end.error or "its timeout has passed")
     if end.reason == "cancelled":
         raise CapacityError("the server is stopping: ask again when it is back")
     return end

@@ -5,14 +5,8 @@ Owns what a call holds while it runs, and that none of it stays behind when its 
 
 import asyncio
 import math
-import secrets
-import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing
-from dataclasses import replace
-from time import monotonic
-from typing import Any, Protocol, TypeVar
-from uuid import uuid4
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
@@ -20,89 +14,37 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from octavo.errors import OctavoError, PromptTooLong
-from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
+from octavo.server.desk import Dialect, answers
 from octavo.server.exchange import body_of
-from octavo.server.gate import priority
-from octavo.server.running import Engine, Running, check_model
-from octavo.types import Event, Json, Request
+from octavo.server.running import Running
 
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 
 Result = TypeVar("Result")
 
 
-class Dialect(Protocol):
-    """What a file in protocols/ offers."""
-
-    PATH: str
-    PREFIX: str  # of the ids of its replies
-    ID_HEADER: str  # which names the id before the body does
-
-    def parse(self, raw: bytes) -> Call: ...
-    def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
-    def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
-    def problem(self, error: OctavoError) -> Json: ...
-
-
 class Endpoint:
-    def __init__(self, dialect: Dialect, engine: Engine) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self.engine = engine
 
     async def answer(self, http: HttpRequest) -> Response:
         """Raises OctavoErrors until the first byte is sent; what streams tells its own."""
-        raw = await body_of(http)
+        desk, raw = http.app.state.desk, await body_of(http)
         if len(raw) > INLINE_BODY:
-            reply = await asyncio.to_thread(self._read, raw)
+            reply = await asyncio.to_thread(desk.read, self.dialect, raw)
         else:
-            reply = self._read(raw)
+            reply = desk.read(self.dialect, raw)
         named = http.app.state.unknown_fields.headers(reply.call.ignored)
         headers = {self.dialect.ID_HEADER: reply.id, **named}
-        key, state = http.state.key, http.app.state
-        grant = state.gate.admit(key, reply)
-        try:
-            tenant = key.id if key else ""
-            requests = _requests(reply, priority(key, reply.call), tenant)
-            running = await Running.begin(self.engine, requests)
-        except BaseException:
-            if grant:
-                grant.settle(0, monotonic())
-            raise
-        running.listener = state.journal.open(reply, grant)
+        running = await desk.begin(reply, http.state.key)
         if reply.call.stream:
             return Stream(self.dialect.chunks(reply, running.events()), running, headers)
         try:
-            answers = await _unless_gone(http, _answers(reply, running))
+            whole = await unless_gone(http, answers(reply, running))
         finally:
             await running.close()
-        body = self.dialect.whole(reply, answers)
+        body = self.dialect.whole(reply, whole)
         return Response(body, headers=headers, media_type="application/json")
-
-    def _read(self, raw: bytes) -> Reply:
-        """The long part of reading a body is rendering and tokenizing its prompts."""
-        call = self.dialect.parse(raw)
-        check_model(self.engine, call.model)
-        return Reply(
-            call=call,
-            id=self.dialect.PREFIX + uuid4().hex,
-            created=int(time.time()),
-            fingerprint=self.engine.fingerprint,
-            prompt_ids=tuple(self._ids(prompt) for prompt in call.prompts),
-            tokenizer=self.engine.tokenizer,
-        )
-
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
-        match prompt:
-            case Chat(messages):
-                field, ids = "messages", self.engine.tokenizer.chat_ids(messages)
-            case str():
-                field, ids = "prompt", self.engine.tokenizer.prompt_ids(prompt)
-            case _:
-                field, ids = "prompt", prompt
-        if len(ids) >= self.engine.max_context:
-            raise PromptTooLong(len(ids), self.engine.max_context, field)
-        return tuple(ids)
 
 
 class Stream(EventSourceResponse):
@@ -122,28 +64,7 @@ class Stream(EventSourceResponse):
             await self.running.close()
 
 
-def _requests(reply: Reply, priority: int, tenant: str) -> list[Request]:
-    """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
-    call = reply.call
-    requests: list[Request] = []
-    for ids in reply.prompt_ids:
-        seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
-        for k in range(call.n):
-            params = replace(call.params, seed=(seed + k) % 2**64)
-            name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, priority, tenant))
-    return requests
-
-
-async def _answers(reply: Reply, running: Running) -> list[Answer]:
-    heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
-    async with aclosing(running.events()) as events:
-        async for index, event in events:
-            heard[index].append(event)
-    return [fold(events) for events in heard]
-
-
-async def _unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
+async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
     """What `work` returns, or ClientDisconnect as soon as the client has left."""
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_gone(http))

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.errors import BadRequest, BodyTooLarge, CapacityError, OctavoError, StepFailed
+from octavo.errors import BadRequest, BodyTooLarge, CapacityError, OctavoError, StepFailed, TimedOut
 from octavo.server.bodies import Body, Unknown, decode
 from octavo.types import Json
 
@@ -57,10 +57,12 @@ def _refusal(
     http: HttpRequest, error: OctavoError, problem: Callable[[OctavoError], Json]
 ) -> Response:
     http.app.state.journal.metrics.refused(error.status)
-    return json_response(problem(error), error.status, _retry_after(error))
+    return json_response(problem(error), error.status, _retry_headers(error))
 
 
-def _retry_after(error: OctavoError) -> dict[str, str]:
+def _retry_headers(error: OctavoError) -> dict[str, str]:
+    if isinstance(error, TimedOut):
+        return {"x-should-retry": "false"}  # it would take as long again
     seconds = error.retry_after if isinstance(error, CapacityError) else None
     if seconds is None:
         return {}

@@ -16,6 +16,7 @@ from octavo.errors import (
     Unauthorized,
     UnknownModel,
 )
+from octavo.server.bodies import Timeout
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -55,6 +56,7 @@ class Common(Struct, kw_only=True):
     stop_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
+    timeout: Timeout | None = None
     # Accepted because it changes no token.
     user: str | None = None
 

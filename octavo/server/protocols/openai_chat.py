@@ -118,6 +118,7 @@ def parse(raw: bytes) -> Call:
         params=params,
         n=body.n or 1,
         priority=body.priority or 0,
+        timeout=body.timeout,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         ignored=ignored,

@@ -77,6 +77,7 @@ def parse(raw: bytes) -> Call:
         params=_params(body, max_tokens=1 if silent else body.max_tokens),
         n=n,
         priority=body.priority or 0,
+        timeout=body.timeout,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         echo=bool(body.echo),
