@@ -6,6 +6,7 @@ OctavoError                500
 │   ├── BadRequest               the request cannot be served as written
 │   │   └── PromptTooLong        it leaves no room in the context for an answer
 │   ├── BodyTooLarge       413   an HTTP body that nobody will read
+│   ├── Conflict           409   the Idempotency-Key is another request's
 │   ├── BadCheckpoint            the file is not what it claims to be
 │   ├── Unauthorized       401   no API key, or one that is not known here
 │   ├── NotFetched               a model could not be brought here
@@ -58,6 +59,10 @@ class BodyTooLarge(UsageError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than {limit} bytes: send less")
+
+
+class Conflict(UsageError):
+    status = 409
 
 
 class BadCheckpoint(UsageError):

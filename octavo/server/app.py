@@ -22,6 +22,7 @@ from octavo.server.exchange import UnknownFields, guarded, json_response
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
+from octavo.server.replays import Replays
 from octavo.server.running import Engine
 from octavo.server.state import State
 from octavo.types import Json
@@ -63,9 +64,11 @@ def create_app(
         app.state.journal = Journal(Metrics(engine, metric_names))
         app.state.desk = Desk(engine, app.state.gate, app.state.journal)
         with nullcontext(state) if state else State.temporary() as app.state.kept:
+            app.state.replays = Replays(app.state.kept)
             try:
                 yield
             finally:
+                await app.state.replays.close()
                 await engine.stop()
 
     app = Starlette(

@@ -4,23 +4,18 @@ Owns what a call holds while it runs, and that none of it stays behind when its 
 """
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.requests import ClientDisconnect
+from sse_starlette import ServerSentEvent
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from octavo.server.desk import Dialect, answers
 from octavo.server.exchange import body_of
 from octavo.server.running import Running
+from octavo.server.stream import Stream, unless_gone
 
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
-
-Result = TypeVar("Result")
 
 
 class Endpoint:
@@ -38,7 +33,7 @@ class Endpoint:
         headers = {self.dialect.ID_HEADER: reply.id, **named}
         running = await desk.begin(reply, http.state.key)
         if reply.call.stream:
-            return Stream(self.dialect.chunks(reply, running.events()), running, headers)
+            return Told(self.dialect.chunks(reply, running.events()), running, headers)
         try:
             whole = await unless_gone(http, answers(reply, running))
         finally:
@@ -47,38 +42,24 @@ class Endpoint:
         return Response(body, headers=headers, media_type="application/json")
 
 
-class Stream(EventSourceResponse):
-    """Closes what it streams also when nobody has read, or will read, a frame of it."""
+class Told(Stream):
+    """The events of an answer, each under its number, which is what Last-Event-ID names."""
 
     def __init__(
         self, frames: AsyncIterator[ServerSentEvent], running: Running, headers: dict[str, str]
     ) -> None:
-        # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
-        super().__init__(frames, headers=headers, sep="\n", shutdown_grace_period=math.inf)
-        self.running = running
+        super().__init__(_numbered(frames), running.close, headers)
+        self._running = running
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self.running.close()
+    @property
+    def has_failed(self) -> bool:
+        return self._running.has_failed
 
 
-async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns, or ClientDisconnect as soon as the client has left."""
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(http))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(http: HttpRequest) -> None:
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
+async def _numbered(
+    frames: AsyncIterator[ServerSentEvent],
+) -> AsyncGenerator[ServerSentEvent, None]:
+    number = 0
+    async for one in frames:
+        yield ServerSentEvent(one.data, event=one.event, id=str(number), sep="\n")
+        number += 1

@@ -14,7 +14,16 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.errors import BadRequest, BodyTooLarge, CapacityError, OctavoError, StepFailed, TimedOut
+from octavo.errors import (
+    BadRequest,
+    BodyTooLarge,
+    CapacityError,
+    Conflict,
+    OctavoError,
+    StepFailed,
+    TimedOut,
+)
+from octavo.server import replays
 from octavo.server.bodies import Body, Unknown, decode
 from octavo.types import Json
 
@@ -38,7 +47,7 @@ def guarded(
         gate, key = http.app.state.gate, None
         try:
             http.state.key = key = gate.recognise(http) if needs_key else None
-            response = await handler(http)
+            response = await _once(http, handler)
         except ClientDisconnect:
             return Response(status_code=GONE)
         except OctavoError as error:
@@ -53,6 +62,17 @@ def guarded(
     return answer
 
 
+async def _once(http: HttpRequest, handler: Handler) -> Response:
+    """What is posted under an Idempotency-Key is done once."""
+    if http.method == "POST" and replays.HEADER in http.headers:
+        kept: replays.Replays = http.app.state.replays
+        return await kept.answer(http, await body_of(http), handler)
+    if http.method == "POST" and replays.LAST_EVENT in http.headers:
+        problem = f"send the {replays.HEADER} too under which the stream began, or neither"
+        raise BadRequest(problem, replays.LAST_EVENT)
+    return await handler(http)
+
+
 def _refusal(
     http: HttpRequest, error: OctavoError, problem: Callable[[OctavoError], Json]
 ) -> Response:
@@ -61,8 +81,8 @@ def _refusal(
 
 
 def _retry_headers(error: OctavoError) -> dict[str, str]:
-    if isinstance(error, TimedOut):
-        return {"x-should-retry": "false"}  # it would take as long again
+    if isinstance(error, TimedOut | Conflict):
+        return {"x-should-retry": "false"}  # clients do otherwise, and it would end as this did
     seconds = error.retry_after if isinstance(error, CapacityError) else None
     if seconds is None:
         return {}
