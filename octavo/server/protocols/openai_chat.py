@@ -65,8 +65,6 @@ class Body(Common, kw_only=True):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    service_tier: str | None = None
-    store: bool | None = None
     # Not served: see NEUTRAL.
     audio: Any = None
     function_call: Any = None
@@ -76,6 +74,8 @@ class Body(Common, kw_only=True):
     prediction: Any = None
     reasoning_effort: Any = None
     response_format: Any = None
+    service_tier: Any = None
+    store: Any = None
     tool_choice: Any = None
     tools: Any = None
     verbosity: Any = None
@@ -92,6 +92,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prediction": (),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "verbosity": ("medium",),
