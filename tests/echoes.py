@@ -112,19 +112,29 @@ class EchoEngine:
 
 
 class EchoStream:
+    """Closed while somebody waits for an event, it gives them that one as its last."""
+
     def __init__(self, engine, request):
         self.engine, self.request = engine, request
         self.inner = engine.events(request)
+        self.is_closed = False
 
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        return await anext(self.inner)
+        if self.is_closed:
+            raise StopAsyncIteration
+        event = await anext(self.inner)
+        if self.is_closed:
+            await self.inner.aclose()
+        return event
 
     async def aclose(self):
+        self.is_closed = True
         self.engine.running.pop(self.request.id, None)
-        await self.inner.aclose()
+        if not self.inner.ag_running:
+            await self.inner.aclose()
 
 
 def scored(token, top):
