@@ -44,6 +44,7 @@ class EchoEngine:
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192
+    reopens_in = 1.5  # seconds
 
     def __init__(self, pace=0.0):
         self.tokenizer = ByteTokenizer()
@@ -69,7 +70,7 @@ class EchoEngine:
 
     def submit(self, request):
         if not self.is_ready:
-            raise CapacityError("stopping", retry_after=1.5)
+            raise CapacityError("stopping", retry_after=self.reopens_in)
         if not request.prompt_ids:
             raise BadRequest("it has no tokens", "prompt")
         if max(request.prompt_ids) > 256:

@@ -79,10 +79,14 @@ class Run:
         if self.log.is_over:
             return
         self._is_cancelled.set()
-        if self.running:
-            await self.running.close()
+        await self.free()
         assert self.task
         await asyncio.wait([self.task])
+
+    async def free(self) -> None:
+        """What the engine holds for it. It is not told what more the engine says."""
+        if self.running:
+            await self.running.close()
 
     async def pause(self, seconds: float) -> None:
         """Until somebody cancels, at most."""
@@ -215,27 +219,27 @@ class Responses:
         try:
             async for one in wire.chunks(run.reply, events):
                 said = msgspec.json.decode(str(one.data), type=Said)
+                if said.is_last:  # before anybody hears of it, it is there for whoever asks then
+                    await self._close(run, one, bytes(said.response))
                 if said.response:
                     run.response = bytes(said.response)
-                if said.is_last:
-                    await self._close(run, one)
                 run.log.write(one)
         except Exception:
             logger.exception("a response failed")
         finally:
-            if run.running:
-                await run.running.close()
+            await run.free()
+            self._runs.pop(run.reply.id, None)
             run.log.end()
-            del self._runs[run.reply.id]
 
-    async def _close(self, run: Run, last: ServerSentEvent) -> None:
-        """Before anybody hears that it is over, so that it is there for whoever asks then."""
+    async def _close(self, run: Run, last: ServerSentEvent, response: bytes) -> None:
+        await run.free()
         events = [str(one.data).encode() for one in (*run.log.items, last)]
-        record = replace(_record(run), events=events)
         try:
+            record = replace(_record(run), response=response, events=events)
             await asyncio.to_thread(self._archive.close, record)
         except sqlite3.Error:
             logger.exception("a response could not be kept")
+        del self._runs[run.reply.id]
 
     async def _again(self, orphan: Orphan, key: Key | None) -> Reply:
         """As it was asked for. Raises OctavoErrors where it no longer can be."""

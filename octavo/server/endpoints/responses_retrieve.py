@@ -11,6 +11,7 @@ from octavo.server.endpoint import numbered
 from octavo.server.exchange import asked
 from octavo.server.protocols._openai import problem
 from octavo.server.protocols.openai_responses import Includable
+from octavo.server.replays import LAST_EVENT
 from octavo.server.running import Engine
 from octavo.server.stream import Stream
 
@@ -22,7 +23,7 @@ NEEDS_KEY = True
 
 class Query(Struct):
     stream: bool | None = None
-    starting_after: Annotated[int, Meta(ge=0, lt=2**63)] | None = None  # an event's number
+    starting_after: Annotated[int, Meta(ge=0, lt=2**53)] | None = None  # an event's number
     include: list[Includable] | None = None  # logprobs are there where it was made with them
     include_obfuscation: bool | None = None
 
@@ -33,13 +34,24 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     if query.include_obfuscation:
         raise BadRequest("not served, leave it out or give false", "include_obfuscation")
     if query.stream:
-        start = 0 if query.starting_after is None else query.starting_after + 1
+        start = _start(query, http)
         log = await responses.log(id, key)
         return Stream(numbered(log.follow(start), start), _nothing, headers)
     if query.starting_after is not None:
         raise BadRequest("it needs stream=true", "starting_after")
     body = await responses.response(id, key)
     return Response(body, headers=headers, media_type="application/json")
+
+
+def _start(query: Query, http: HttpRequest) -> int:
+    """The number of the first event that is wanted. Raises BadRequest."""
+    if query.starting_after is not None:
+        return query.starting_after + 1
+    if (last := http.headers.get(LAST_EVENT)) is None:
+        return 0
+    if not (last.isascii() and last.isdigit() and len(last) <= 15):
+        raise BadRequest(f"{last[:40]!r} is the number of no event", LAST_EVENT)
+    return int(last) + 1
 
 
 async def _nothing() -> None:
