@@ -14,8 +14,12 @@ class Claim:
         """Holds it until `release`, or the end of the process, however it comes."""
         self.name = secrets.token_hex(8)  # by which others ask
         self._folder = folder
-        self._lock = os.open(self._path(self.name), os.O_CREAT | os.O_RDWR, 0o600)
+        for path in folder.glob("process-*.lock"):  # of those who could not clear up
+            self.lives(path.stem.removeprefix("process-"))
+        unnamed = folder / f"{self.name}.new"  # until it is locked, nobody takes it for a dead one
+        self._lock = os.open(unnamed, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unnamed.rename(self._path(self.name))
 
     def lives(self, name: str) -> bool:
         """Does whoever holds the claim of that name? The file of one who does not is removed."""

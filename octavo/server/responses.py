@@ -14,7 +14,7 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import msgspec
@@ -157,8 +157,8 @@ class Responses:
         run = Run(reply, tenant_of(key), await self._desk.begin(reply, key))
         self._carry_out(run, run.heard())
         try:
-            async for _ in run.log.follow():
-                break  # it has begun to speak: there is an object
+            async with aclosing(run.log.follow()) as events:
+                await anext(events)  # there is an object from now on
             if run.thread.is_background:
                 await asyncio.to_thread(self._archive.open, _record(run))
         except BaseException:
