@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import openai
@@ -541,3 +544,27 @@ def test_a_stream_of_a_server_that_stops_says_so(tmp_path):
     assert json.loads(data.removeprefix("data: "))["message"].startswith("the server is stopping")
     with served(tmp_path) as (_, url):
         assert httpx.get(f"{url}{PATH}/{first['response']['id']}").status_code == 404
+
+
+@pytest.mark.processes
+def test_what_a_killed_process_left_is_begun_anew(tmp_path):
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from pathlib import Path\n"
+        "from echoes import EchoEngine\n"
+        "from octavo.server.process import Server, listen\n"
+        "from octavo.server.state import State\n"
+        "listener = listen('127.0.0.1', 0)\n"
+        "print(listener.getsockname()[1], flush=True)\n"
+        f"state = State(Path({str(tmp_path / 'state.db')!r}))\n"
+        "Server(EchoEngine(0.01), state=state).run([listener])\n"
+    )
+    command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        with strict(url) as client:
+            made = client.responses.create(**asked("a" * 500), background=True)
+        process.kill()
+    with served(tmp_path) as (_, url), strict(url) as client:
+        assert polled(client.responses, made.id).output_text == "a" * 500
