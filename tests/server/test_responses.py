@@ -312,8 +312,8 @@ def polled(client, id):
 
 def test_in_the_background_it_is_polled_for(pacing, slow):
     made = pacing.create(**asked("a" * 30), background=True)
-    assert (made.status, made.output, made.background) == ("queued", [], True)
-    wait_until(lambda: pacing.retrieve(made.id).status == "in_progress")
+    assert made.status in ("queued", "in_progress")
+    assert (made.output, made.background) == ([], True)
     done = polled(pacing, made.id)
     assert (done.status, done.output_text) == ("completed", "a" * 30)
     told = httpx.get(f"{slow[1]}/v1/requests/{made.id}/explain").json()
@@ -505,17 +505,18 @@ def test_another_models_answer_is_not_begun_anew(tmp_path):
 
 
 def test_another_process_that_lives_keeps_its_own(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
-        made = client.responses.create(**asked("a" * 40), background=True)
+    with served(tmp_path, 0.01, drain_seconds=0) as (first, url), strict(url) as client:
+        made = client.responses.create(**asked("a" * 4000), background=True)
         with served(tmp_path) as (second, other), strict(other) as visitor:
-            assert visitor.responses.retrieve(made.id).status == "queued"
+            assert visitor.responses.retrieve(made.id).status in ("queued", "in_progress")
             with pytest.raises(openai.BadRequestError, match="another process"):
                 visitor.responses.cancel(made.id)
             with pytest.raises(openai.BadRequestError, match="another process"):
                 visitor.responses.retrieve(made.id, stream=True)
             assert not second.engine.requests
+            first.engine.pace = 0
             polled(client.responses, made.id)
-            assert visitor.responses.retrieve(made.id).output_text == "a" * 40
+            assert visitor.responses.retrieve(made.id).output_text == "a" * 4000
 
 
 def test_what_is_begun_anew_waits_for_room(tmp_path):
