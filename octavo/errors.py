@@ -4,7 +4,8 @@ OctavoError                500
 ├── UsageError             400   the caller must change something
 │   ├── BadConfig                an option is out of range or contradicts another
 │   ├── BadRequest               the request cannot be served as written
-│   │   └── PromptTooLong        it leaves no room in the context for an answer
+│   │   ├── PromptTooLong        it leaves no room in the context for an answer
+│   │   └── UnknownPrevious      what it goes on from is not kept here
 │   ├── BodyTooLarge       413   an HTTP body that nobody will read
 │   ├── Conflict           409   the Idempotency-Key is another request's
 │   ├── BadCheckpoint            the file is not what it claims to be
@@ -51,6 +52,15 @@ class PromptTooLong(BadRequest):
             f"{num_tokens} tokens and one to answer exceed the maximum context length of "
             f"{max_context} tokens: shorten it",
             field,
+        )
+
+
+class UnknownPrevious(BadRequest):
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"no response {id[:100]!r} is kept here, nor all that it goes on from: "
+            "send the whole conversation instead",
+            "previous_response_id",
         )
 
 

@@ -44,6 +44,7 @@ class EchoEngine:
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192
+    reopens_in = 1.5  # seconds
 
     def __init__(self, pace=0.0):
         self.tokenizer = ByteTokenizer()
@@ -69,7 +70,7 @@ class EchoEngine:
 
     def submit(self, request):
         if not self.is_ready:
-            raise CapacityError("stopping", retry_after=1.5)
+            raise CapacityError("stopping", retry_after=self.reopens_in)
         if not request.prompt_ids:
             raise BadRequest("it has no tokens", "prompt")
         if max(request.prompt_ids) > 256:
@@ -112,19 +113,29 @@ class EchoEngine:
 
 
 class EchoStream:
+    """Closed while somebody waits for an event, it gives them that one as its last."""
+
     def __init__(self, engine, request):
         self.engine, self.request = engine, request
         self.inner = engine.events(request)
+        self.is_closed = False
 
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        return await anext(self.inner)
+        if self.is_closed:
+            raise StopAsyncIteration
+        event = await anext(self.inner)
+        if self.is_closed:
+            await self.inner.aclose()
+        return event
 
     async def aclose(self):
+        self.is_closed = True
         self.engine.running.pop(self.request.id, None)
-        await self.inner.aclose()
+        if not self.inner.ag_running:
+            await self.inner.aclose()
 
 
 def scored(token, top):

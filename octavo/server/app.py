@@ -23,6 +23,7 @@ from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
 from octavo.server.replays import Replays
+from octavo.server.responses import Responses
 from octavo.server.running import Engine
 from octavo.server.state import State
 from octavo.types import Json
@@ -65,11 +66,14 @@ def create_app(
         app.state.desk = Desk(engine, app.state.gate, app.state.journal)
         with nullcontext(state) if state else State.temporary() as app.state.kept:
             app.state.replays = Replays(app.state.kept)
+            app.state.responses = Responses(app.state.desk, app.state.kept)
             try:
+                await app.state.responses.start()
                 yield
             finally:
                 await app.state.replays.close()
                 await engine.stop()
+                await app.state.responses.stop()
 
     app = Starlette(
         routes=[*_generating(), *_answering(engine)],
@@ -89,7 +93,7 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["*"],
         )

@@ -24,11 +24,12 @@ _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode(raw: bytes, shape: type[Body]) -> tuple[Body, Unknown]:
-    """The body, and the fields in it that `shape` does not have."""
+def decode(raw: bytes, shape: type[Body], *, strict: bool = True) -> tuple[Body, Unknown]:
+    """The body, and the fields in it that `shape` does not have. Not `strict`: numbers and the like
+    may be written as strings."""
     try:
         raw.decode()
-        body = msgspec.json.decode(raw, type=shape)
+        body = msgspec.json.decode(raw, type=shape, strict=strict)
         sent = msgspec.json.decode(raw)
     except UnicodeDecodeError as error:
         raise BadRequest(f"byte {error.start} is not UTF-8", _field_at(raw, error.start)) from None
@@ -73,6 +74,11 @@ def _allowed(shape: type[Struct], path: str) -> list[Any]:
         kinds = [inner for kind in _plain(kinds) for inner in _inner(kind, name)]
     literals = [kind for kind in _plain(kinds) if isinstance(kind, inspect.LiteralType)]
     return [value for literal in literals for value in literal.values]
+
+
+def holds_list(kind: Any) -> bool:
+    """May a field of that type be a list?"""
+    return any(isinstance(one, inspect.ListType) for one in _plain([inspect.type_info(kind)]))
 
 
 def _plain(kinds: Iterable[inspect.Type]) -> Iterator[inspect.Type]:

@@ -10,6 +10,7 @@ from octavo.types import (
     Delta,
     Event,
     Finished,
+    Json,
     Message,
     PromptScored,
     SamplingParams,
@@ -20,6 +21,19 @@ from octavo.types import (
 @dataclass(frozen=True, slots=True)
 class Chat:
     messages: tuple[Message, ...]
+    field: str = "messages"  # where they stood
+    may_shorten: bool = False  # the oldest are left out where not all fit the context
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """What a call has to do with those before and after it."""
+
+    items: tuple[Json, ...]  # what was said in it, in its protocol's words
+    previous: str | None = None  # it goes on from that reply
+    is_kept: bool = True  # others may go on from its own
+    is_background: bool = False  # it runs whether or not anybody waits
+    body: bytes = b""  # as it came
 
 
 Prompt: TypeAlias = Chat | str | tuple[int, ...]
@@ -41,6 +55,8 @@ class Call:
     echo: bool = False  # the prompt is said before the answer
     silent: bool = False  # the answer is not said: only the echo was wanted
     ignored: Unknown = field(default_factory=dict)
+    repeated: Json = field(default_factory=dict)  # of the body, in its reply
+    thread: Thread | None = None
 
 
 class Tokenizer(Protocol):

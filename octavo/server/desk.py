@@ -1,12 +1,13 @@
 """Where a body becomes running requests, whoever brings it: a connection, a batch, the background.
 
-Owns the way from bytes to requests, and that what a key was granted is settled. Knows no HTTP.
+Owns the way from a call to requests, and that what a key was granted is settled. Knows no HTTP.
 
-    raw ─read─▶ Reply ─begin─▶ Running ─answers─▶ Answers, whole
+    Call ─prepare─▶ Reply ─begin─▶ Running ─answers─▶ Answers, whole
 """
 
 import secrets
 import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -18,11 +19,11 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError, PromptTooLong
 from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
-from octavo.server.gate import Gate, priority
+from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
-from octavo.types import Event, Json, Request
+from octavo.types import Event, Json, Request, SamplingParams
 
 
 class Dialect(Protocol):
@@ -42,20 +43,17 @@ class Desk:
     def __init__(self, engine: Engine, gate: Gate, journal: Journal) -> None:
         self.engine, self.gate, self.journal = engine, gate, journal
 
-    def read(self, dialect: Dialect, raw: bytes) -> Reply:
+    def prepare(self, dialect: Dialect, call: Call) -> Reply:
         """Rendering and tokenizing prompts takes long where they are long: call it beside the
         event loop then. Raises BadRequest, UnknownModel."""
-        return self.prepare(dialect, dialect.parse(raw))
-
-    def prepare(self, dialect: Dialect, call: Call) -> Reply:
-        """Raises BadRequest, UnknownModel."""
         check_model(self.engine, call.model)
+        assert call.prompts, "a call that goes on from others is resolved first"
         return Reply(
             call=call,
             id=dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
-            prompt_ids=tuple(self._ids(prompt) for prompt in call.prompts),
+            prompt_ids=tuple(self._ids(prompt, call.params) for prompt in call.prompts),
             tokenizer=self.engine.tokenizer,
         )
 
@@ -72,10 +70,10 @@ class Desk:
         running.listener = self.journal.open(reply, grant)
         return running
 
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def _ids(self, prompt: Prompt, params: SamplingParams) -> tuple[int, ...]:
         match prompt:
-            case Chat(messages):
-                field, ids = "messages", self.engine.tokenizer.chat_ids(messages)
+            case Chat(field=field):
+                ids = self._chat_ids(prompt, params)
             case str():
                 field, ids = "prompt", self.engine.tokenizer.prompt_ids(prompt)
             case _:
@@ -83,6 +81,26 @@ class Desk:
         if len(ids) >= self.engine.max_context:
             raise PromptTooLong(len(ids), self.engine.max_context, field)
         return tuple(ids)
+
+    def _chat_ids(self, chat: Chat, params: SamplingParams) -> Sequence[int]:
+        """Of all messages, or where that may be of the newest that fit, from one of the user's on.
+        Those of the system at the beginning stay."""
+        ids = self.engine.tokenizer.chat_ids(chat.messages)
+        context = self.engine.max_context
+        room = context - min(params.max_tokens or ANSWER, context // 4)
+        if not chat.may_shorten or len(ids) <= room:
+            return ids
+        roles = [message.role for message in chat.messages]
+        num_kept = next((k for k, role in enumerate(roles) if role != "system"), len(roles))
+        starts = [k for k in range(num_kept + 1, len(roles)) if roles[k] == "user"]
+
+        def since(start: int) -> Sequence[int]:
+            said = chat.messages[:num_kept] + chat.messages[start:]
+            return self.engine.tokenizer.chat_ids(said)
+
+        # The later it starts, the shorter it is.
+        first = bisect_left(starts, -room, key=lambda start: -len(since(start)))
+        return since(starts[first]) if first < len(starts) else ids
 
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:

@@ -3,19 +3,17 @@
 Owns what a call holds while it runs, and that none of it stays behind when its client goes.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
 
 from sse_starlette import ServerSentEvent
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from octavo.server.calls import Reply
 from octavo.server.desk import Dialect, answers
 from octavo.server.exchange import body_of
-from octavo.server.running import Running
 from octavo.server.stream import Stream, unless_gone
-
-INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 
 
 class Endpoint:
@@ -24,14 +22,13 @@ class Endpoint:
 
     async def answer(self, http: HttpRequest) -> Response:
         """Raises OctavoErrors until the first byte is sent; what streams tells its own."""
-        desk, raw = http.app.state.desk, await body_of(http)
-        if len(raw) > INLINE_BODY:
-            reply = await asyncio.to_thread(desk.read, self.dialect, raw)
-        else:
-            reply = desk.read(self.dialect, raw)
+        responses, raw = http.app.state.responses, await body_of(http)
+        reply = await responses.read(self.dialect, raw, http.state.key)
         named = http.app.state.unknown_fields.headers(reply.call.ignored)
         headers = {self.dialect.ID_HEADER: reply.id, **named}
-        running = await desk.begin(reply, http.state.key)
+        if reply.call.thread and reply.call.thread.is_kept:
+            return await _kept(http, reply, headers)
+        running = await http.app.state.desk.begin(reply, http.state.key)
         if reply.call.stream:
             return Told(self.dialect.chunks(reply, running.events()), running, headers)
         try:
@@ -42,13 +39,34 @@ class Endpoint:
         return Response(body, headers=headers, media_type="application/json")
 
 
+async def _kept(http: HttpRequest, reply: Reply, headers: dict[str, str]) -> Response:
+    """Of what runs by itself, for whoever asks for it later too: this client is the first."""
+    run = await http.app.state.responses.begin(reply, http.state.key)
+    if reply.call.stream:
+        return Told(run.log.follow(), run, headers)
+    try:
+        in_background = run.thread.is_background
+        body = run.response if in_background else await unless_gone(http, run.whole())
+    finally:
+        await run.close()
+    return Response(body, headers=headers, media_type="application/json")
+
+
+class Source(Protocol):
+    """What events come from."""
+
+    @property
+    def has_failed(self) -> bool: ...
+    async def close(self) -> None: ...
+
+
 class Told(Stream):
     """The events of an answer, each under its number, which is what Last-Event-ID names."""
 
     def __init__(
-        self, frames: AsyncIterator[ServerSentEvent], running: Running, headers: dict[str, str]
+        self, frames: AsyncIterator[ServerSentEvent], running: Source, headers: dict[str, str]
     ) -> None:
-        super().__init__(_numbered(frames), running.close, headers)
+        super().__init__(numbered(frames), running.close, headers)
         self._running = running
 
     @property
@@ -56,10 +74,10 @@ class Told(Stream):
         return self._running.has_failed
 
 
-async def _numbered(
-    frames: AsyncIterator[ServerSentEvent],
+async def numbered(
+    frames: AsyncIterator[ServerSentEvent], start: int = 0
 ) -> AsyncGenerator[ServerSentEvent, None]:
-    number = 0
+    number = start
     async for one in frames:
         yield ServerSentEvent(one.data, event=one.event, id=str(number), sep="\n")
         number += 1

@@ -24,7 +24,7 @@ from octavo.errors import (
     TimedOut,
 )
 from octavo.server import replays
-from octavo.server.bodies import Body, Unknown, decode
+from octavo.server.bodies import Body, Unknown, decode, holds_list
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,18 @@ class UnknownFields:
         shown = [quote(name[:100], safe="[]") for name in list(unknown)[:MAX_NAMED]]
         more = [f"and {len(unknown) - MAX_NAMED} more"] if len(unknown) > MAX_NAMED else []
         return {"x-octavo-ignored": ", ".join(shown + more)}
+
+
+def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
+    """What stands behind the "?", and headers as `read` has them. A list is written "a=1&a=2", or
+    "a[]=1&a[]=2" as OpenAI's clients do. Raises BadRequest."""
+    given: dict[str, list[str]] = {}
+    for name, value in http.query_params.multi_items():
+        given.setdefault(name.removesuffix("[]"), []).append(value)
+    lists = {field.name for field in msgspec.structs.fields(shape) if holds_list(field.type)}
+    plain = {name: all if name in lists else all[-1] for name, all in given.items()}
+    query, unknown = decode(msgspec.json.encode(plain), shape, strict=False)
+    return query, http.app.state.unknown_fields.headers(unknown)
 
 
 async def read(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:

@@ -111,8 +111,9 @@ class Running:
             yield index, said
 
     async def close(self) -> None:
-        if self.listener:
-            self.listener.close()
+        listener, self.listener = self.listener, None
+        if listener:
+            listener.close()
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)

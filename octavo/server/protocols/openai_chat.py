@@ -113,7 +113,12 @@ def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body)
     refuse_unserved(body, NEUTRAL)
     refuse_streamed_scores(body)
-    params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
+    params = sampling(
+        body,
+        max_tokens=_max_tokens(body),
+        logprobs=_logprobs(body),
+        prompt_logprobs=body.prompt_logprobs,
+    )
     return Call(
         model=body.model,
         prompts=(Chat(read_messages(body.messages)),),
