@@ -14,11 +14,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from octavo.server.bodies import INLINE_BODY
 from octavo.server.desk import Dialect, answers
 from octavo.server.exchange import body_of
 from octavo.server.running import Running
-
-INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 
 Result = TypeVar("Result")
 

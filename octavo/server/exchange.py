@@ -3,6 +3,7 @@
 Knows no protocol and no engine.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.errors import BadRequest, BodyTooLarge, CapacityError, OctavoError, StepFailed, TimedOut
-from octavo.server.bodies import Body, Unknown, decode
+from octavo.server.bodies import INLINE_BODY, Body, Unknown, decode
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
@@ -116,5 +117,9 @@ class UnknownFields:
 async def read(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """The body, and headers for the reply that name what in it nobody knows. Raises BadRequest,
     BodyTooLarge."""
-    body, unknown = decode(await body_of(http), shape)
+    raw = await body_of(http)
+    if len(raw) > INLINE_BODY:
+        body, unknown = await asyncio.to_thread(decode, raw, shape)
+    else:
+        body, unknown = decode(raw, shape)
     return body, http.app.state.unknown_fields.headers(unknown)
