@@ -20,7 +20,11 @@ from typing import Any, Literal, cast
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 MAX_HEADERS = 64 << 10  # bytes
 MIN_ARRIVED = 16 << 10  # bytes of a body
@@ -53,6 +57,7 @@ class Connection(HttpToolsProtocol):
         self._arrival = _Clock(self.loop, patience.arrival, self._judge_arrival)
         self._reading = _Clock(self.loop, patience.reading, self._judge_reading)
         self._unread = 0  # bytes, when that clock was set
+        self._exchanges: list[RequestResponseCycle] = []  # not complete, as far as was looked
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -66,6 +71,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrival.stop()
         self._reading.stop()
+        for exchange in self._unanswered():  # uvicorn tells the newest only
+            exchange.disconnected = True
+            exchange.message_event.set()
         super().connection_lost(exc)
 
     # ---- what the client sends
@@ -86,6 +94,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.app = self.config.loaded_app if len(self.connections) <= self._room else _crowded
         super().on_headers_complete()
+        self._exchanges = [*self._unanswered(), self.cycle]
         self._expect("body")
 
     def on_message_complete(self) -> None:
@@ -96,6 +105,10 @@ class Connection(HttpToolsProtocol):
     @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _unanswered(self) -> list[RequestResponseCycle]:
+        """More than one where a client asks again before it is answered."""
+        return [exchange for exchange in self._exchanges if not exchange.response_complete]
 
     def _expect(self, what: Literal["headers", "body"]) -> None:
         self._owes, self._arrived = what, 0

@@ -67,6 +67,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if answering := set(self.server_state.tasks):  # a second signal came
             await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
+        if self.force_exit:  # uvicorn would let the loop's end cancel it
+            await self.lifespan.shutdown()
 
 
 def listen(host: str, port: int) -> socket.socket:

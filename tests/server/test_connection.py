@@ -147,6 +147,15 @@ def test_half_a_request_more_does_not_end_the_answer_to_the_first():
     assert b"data: [DONE]" in heard
 
 
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_who_leaves_with_a_second_request_sent_takes_the_first_along(slow, fields):
+    engine, url = slow
+    with connected(url) as client:
+        client.sendall(b"".join(post("a" * 4000, **fields)) * 3)
+        wait_until(lambda: engine.running)
+    wait_until(lambda: not engine.running)
+
+
 # ---- what is not read
 
 
