@@ -3,6 +3,7 @@
 Knows no protocol and no engine.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +25,7 @@ from octavo.errors import (
     TimedOut,
 )
 from octavo.server import replays
-from octavo.server.bodies import Body, Unknown, decode, holds_list
+from octavo.server.bodies import INLINE_BODY, Body, Unknown, decode, holds_list
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
@@ -148,5 +149,9 @@ def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
 async def read(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """The body, and headers for the reply that name what in it nobody knows. Raises BadRequest,
     BodyTooLarge."""
-    body, unknown = decode(await body_of(http), shape)
+    raw = await body_of(http)
+    if len(raw) > INLINE_BODY:
+        body, unknown = await asyncio.to_thread(decode, raw, shape)
+    else:
+        body, unknown = decode(raw, shape)
     return body, http.app.state.unknown_fields.headers(unknown)

@@ -22,6 +22,7 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed
 from octavo.server.archive import Archive, Orphan, Record
+from octavo.server.bodies import INLINE_BODY
 from octavo.server.calls import Call, Events, Reply, Thread, completed
 from octavo.server.desk import Desk, Dialect
 from octavo.server.keys import Key
@@ -35,7 +36,6 @@ from octavo.types import Finished, Json
 
 logger = logging.getLogger(__name__)
 
-INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 RETRY_SECONDS = 1.0  # what is begun anew asks for room again after so long
 
 

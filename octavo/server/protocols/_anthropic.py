@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from octavo.errors import BadRequest, OctavoError
-from octavo.server.bodies import refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, refuse_unserved
 from octavo.server.calls import Chat
 from octavo.types import Json, Message
 
@@ -28,7 +28,7 @@ class Conversation(Struct, kw_only=True):
     """Fields of both bodies. Absent and null mean the same."""
 
     model: str
-    messages: Annotated[list[Turn], Meta(min_length=1)]
+    messages: Annotated[list[Turn], Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[Block] | None = None
     cache_control: Any = None  # accepted because it changes no token
     # Not served: see NEUTRAL.

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest
-from octavo.server.bodies import decode, refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Chat, Events, Reply, completed
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
@@ -54,7 +54,7 @@ class BodyMessage(Struct):
 
 
 class Body(Common, kw_only=True):
-    messages: Annotated[list[BodyMessage], Meta(min_length=1)]
+    messages: Annotated[list[BodyMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest, OctavoError
-from octavo.server.bodies import decode, refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Chat, Events, Reply, Thread
 from octavo.server.protocols._openai import Sampled, problem, sampling
 from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
@@ -63,7 +63,7 @@ class CacheOptions(Struct):
 
 
 class Body(Sampled, kw_only=True):
-    input: str | Annotated[list[Item], Meta(min_length=1)]
+    input: str | Annotated[list[Item], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
     previous_response_id: str | None = None
     store: bool | None = None
