@@ -145,7 +145,7 @@ def test_a_request_is_explained_while_it_runs_and_after_its_client_left(http):
     model = http.get("/v1/models").json()["data"][0]["id"]
     asked = {"model": model, "messages": CHAT, "ignore_eos": True, "stream": True}
     with http.stream("POST", "/v1/chat/completions", json=asked) as reply:
-        frames = (line for line in reply.iter_lines() if line)
+        frames = (line for line in reply.iter_lines() if line.startswith("data:"))
         next(frames), next(frames)
         url = f"/v1/requests/{reply.headers['x-request-id']}/explain"
         (choice,) = http.get(url).json()["choices"]
@@ -213,6 +213,8 @@ def test_web_pages_may_call_only_where_it_is_asked_for():
         path = f"{url}/v1/chat/completions"
         allowed = httpx.options(path, headers=page | preflight)
         assert allowed.headers["access-control-allow-origin"] == "https://page.example"
+        delete = page | {"access-control-request-method": "DELETE"}
+        assert httpx.options(f"{url}/v1/responses/x", headers=delete).status_code == 200
         refused = httpx.post(path, headers=page, content=b"{")
         assert refused.status_code == 400
         assert refused.headers["access-control-allow-origin"] == "https://page.example"
