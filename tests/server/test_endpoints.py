@@ -179,7 +179,10 @@ def test_a_failed_steps_cause_and_a_busy_engine_are_shown():
     assert shown["octavo_step_failures_total", "ValueError"] == 3
     assert shown["octavo_pages", "0", "held"] == 4
     assert shown["octavo_page_use_ratio",] == 0.4
-    assert shown["octavo_requests_running",] == 1
+    assert shown["octavo_requests_running",] == shown["octavo_batch_size",] == 1
+    assert shown["octavo_requests_waiting",] == 0
+    assert shown["octavo_prefix_hit_ratio",] == 0.5
+    assert (shown["octavo_pages", "0", "free"], shown["octavo_pages", "0", "findable"]) == (6, 2)
 
 
 def test_vllms_dashboards_find_their_names():
