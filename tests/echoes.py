@@ -120,7 +120,10 @@ class EchoStream:
         return self
 
     async def __anext__(self):
-        return await anext(self.inner)
+        event = await anext(self.inner)
+        if isinstance(event, Finished):
+            self.engine.running.pop(self.request.id, None)
+        return event
 
     async def aclose(self):
         self.engine.running.pop(self.request.id, None)
