@@ -127,6 +127,8 @@ class EchoStream:
         if self.is_closed:
             raise StopAsyncIteration
         event = await anext(self.inner)
+        if isinstance(event, Finished):
+            self.engine.running.pop(self.request.id, None)
         if self.is_closed:
             await self.inner.aclose()
         return event

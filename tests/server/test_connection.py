@@ -106,9 +106,9 @@ def test_a_large_body_may_take_its_time_if_it_comes():
     ):
         head, body = post("a", user="u" * 400_000)
         client.sendall(head)
-        for start in range(0, len(body), 40_000):  # longer than `arrival` in all
+        for start in range(0, len(body), 50_000):  # longer than `arrival` in all
             time.sleep(0.15)
-            client.sendall(body[start : start + 40_000])
+            client.sendall(body[start : start + 50_000])
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
@@ -125,7 +125,7 @@ def test_a_client_that_asks_again_has_its_time_again(hasty):
     with httpx.Client(base_url=hasty[2]) as http:
         for _ in range(4):
             assert http.get("/health").status_code == 200
-            time.sleep(0.2)
+            time.sleep(0.12)
 
 
 def test_blank_lines_keep_no_connection(hasty):
@@ -141,7 +141,7 @@ def test_blank_lines_keep_no_connection(hasty):
 def test_half_a_request_more_does_not_end_the_answer_to_the_first():
     slow = EchoEngine(0.01)
     with serving(slow, patience=HASTY) as (_, url), connected(url) as client:
-        client.sendall(b"".join(post("a" * 100, stream=True)) + b"GET /hea")
+        client.sendall(b"".join(post("a" * 60, stream=True)) + b"GET /hea")
         heard = rest(client)
     assert b'"finish_reason":"stop"' in heard
     assert b"data: [DONE]" in heard

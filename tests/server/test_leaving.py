@@ -25,22 +25,27 @@ class Stepped(Engine):
 
     def __init__(self, config):
         super().__init__(config)
-        self.is_free, self.num_steps, self._permits = True, 0, threading.Semaphore(0)
+        self.is_free, self.is_blocked, self.num_steps = True, False, 0
+        self._permits = threading.Semaphore(0)
 
     def step(self):
+        self.is_blocked = not self.is_free
         while not self.is_free and not self._permits.acquire(timeout=0.05):
             pass
+        self.is_blocked = False
+        told = super().step()
         self.num_steps += 1
-        return super().step()
+        return told
 
     def hold(self):
         self.is_free = False
 
     def take(self, num_steps):
+        """Until the step after them has begun, and waits."""
         wanted = self.num_steps + num_steps
         for _ in range(num_steps):
             self._permits.release()
-        wait_until(lambda: self.num_steps >= wanted)
+        wait_until(lambda: self.num_steps >= wanted and self.is_blocked)
 
     @property
     def held(self):
@@ -86,7 +91,6 @@ def test_in_prefill(served, steps):
     engine.hold()
     ids = prompt(steps)
     with asking(url, ids) as explain:
-        wait_until(lambda: engine.has_work)
         engine.take(steps)
     wait_until(lambda: state(explain) == "left")
     engine.take(1)  # which had begun
@@ -102,7 +106,6 @@ def test_in_decode(served, tokens):
     engine.hold()
     ids = prompt(10 + tokens)
     with asking(url, ids) as explain:
-        wait_until(lambda: engine.has_work)
         engine.take(-(-PROMPT // STEP_TOKENS) + tokens - 1)
         wait_until(lambda: httpx.get(explain).json()["choices"][0]["tokens"]["completion"])
     wait_until(lambda: state(explain) == "left")
@@ -118,7 +121,6 @@ def test_in_the_queue(served):
     cached(url, ids)  # its pages are there from before
     engine.hold()
     with asking(url, prompt(21)) as first:
-        wait_until(lambda: engine.num_running + engine.num_waiting == 1)
         engine.take(1)
         with asking(url, ids) as explain:
             engine.take(1)  # after which the engine hears of the second

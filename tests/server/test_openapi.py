@@ -56,6 +56,7 @@ def test_nothing_that_fits_it_is_an_error_of_ours(tmp_path):
     def send(url, case):
         if isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = "tiny"
+            case.body.pop("timeout", None)  # who asks for no time at all is owed a 504
         statuses[case.call(base_url=url).status_code] += 1
 
     with serving(AsyncEngine(Config(str(path), memory=64 << 20))) as (_, url):

@@ -30,13 +30,13 @@ def body(path, text, **fields):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", PATHS)
 def test_the_log_has_no_text_of_a_request(path, stream, capsys, caplog):
-    with serving(EchoEngine()) as (_, url):
+    with serving(EchoEngine()) as (_, url), httpx.Client(base_url=url) as http:
         for text in (SECRET, f"{SECRET}?", f"{SECRET}!", "full"):  # heard, failed, a bug, refused
-            httpx.post(url + path, json=body(path, text, stream=stream, stop=[SECRET * 2]))
-        httpx.post(url + path, json=body(path, SECRET, temperature=SECRET))
-        httpx.post(url + path, json=body(path, SECRET, never_heard_of=SECRET))
-        httpx.post(url + path, content=json.dumps(body(path, SECRET))[:-3])
-        httpx.post(url + path, content=b'{"prompt": "' + SECRET.encode() + b'\xff"}')
+            http.post(path, json=body(path, text, stream=stream, stop=[SECRET * 2]))
+        http.post(path, json=body(path, SECRET, temperature=SECRET))
+        http.post(path, json=body(path, SECRET, never_heard_of=SECRET))
+        http.post(path, content=json.dumps(body(path, SECRET))[:-3])
+        http.post(path, content=b'{"prompt": "' + SECRET.encode() + b'\xff"}')
     printed = "".join(capsys.readouterr()) + caplog.text
     assert f"POST {path}" in printed  # else it shows nothing
     assert "a bug in the engine" in printed
