@@ -1,6 +1,8 @@
 """The values that cross packages. Pure data: no behaviour beyond what its fields imply."""
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -66,6 +68,14 @@ class Logits:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must be, in the notation of one file of octavo/grammar/fronts."""
+
+    kind: str  # its name: "json_schema", "regex", "lark", ...
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen. Defaults ask for nothing special."""
 
@@ -84,6 +94,22 @@ class SamplingParams:
     ignore_eos: bool = False  # go on after the model's own end of turn
     logprobs: int | None = None  # alternatives named beside each token; None: no logprobs at all
     prompt_logprobs: int | None = None  # the same for each token of the prompt
+    # What the answer must be, whole; one of them at most. `constraint` tells them as one.
+    schema: Any = None  # JSON Schema: its text, a dict or a pydantic model; kept as text
+    regex: str | None = None  # a regular expression that the whole answer matches
+    grammar: str | Grammar | None = None  # Lark, or GBNF, as llama.cpp has it
+    choice: tuple[str, ...] = ()  # one of these texts
+
+    @property
+    def constraint(self) -> Grammar | None:
+        """None: the answer may be anything."""
+        if self.schema is not None:
+            return Grammar("json_schema", self.schema)
+        if self.regex is not None:
+            return Grammar("regex", self.regex)
+        if isinstance(self.grammar, str):
+            return Grammar("gbnf" if _GBNF_RULE.search(self.grammar) else "lark", self.grammar)
+        return Grammar("choice", json.dumps(self.choice)) if self.choice else self.grammar
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 100)
@@ -109,9 +135,35 @@ class SamplingParams:
             raise BadRequest(f"{self.stop!r} is one text, give a tuple of texts", "stop")
         if "" in self.stop:
             raise BadRequest("a stop string is empty, give at least one character", "stop")
+        self._check_constraint()
+
+    def _check_constraint(self) -> None:
+        if isinstance(self.choice, str):
+            raise BadRequest(f"{self.choice!r} is one text, give a tuple of texts", "choice")
+        given = {"schema": self.schema, "regex": self.regex, "grammar": self.grammar}
+        names = [name for name, value in given.items() if value is not None]
+        names += ["choice"] if self.choice else []
+        if len(names) > 1:
+            raise BadRequest(f"it contradicts {names[0]}, give one of them", names[1])
+        if self.schema is not None:
+            object.__setattr__(self, "schema", _schema_text(self.schema))
 
 
 MAX_LOGPROBS = 20
+_GBNF_RULE = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)  # Lark writes `name: ...`
+
+
+def _schema_text(schema: Any) -> str:
+    """The names of its properties keep their order: the answer has them in it."""
+    if isinstance(schema, str):
+        return schema
+    if hasattr(schema, "model_json_schema"):  # a pydantic model, which need not be installed
+        schema = schema.model_json_schema()
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        problem = f"{error}, give JSON text, a dict or a pydantic model"
+        raise BadRequest(problem, "schema") from None
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
