@@ -20,9 +20,10 @@ PageId: TypeAlias = int
 PAGE_SIZE = 16  # tokens per KV page
 LOGITS_BLOCK = 64  # neighbours in a row of logits that share a maximum
 
-# stop: a stop string, a stop token or the model's own end of turn. length: max_tokens or the
-# context is full. cancelled: the client left. error: the step it was in failed.
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+# stop: a stop string, a stop token or the model's own end of turn. tool_calls: the same, and it has
+# called tools. length: max_tokens or the context is full. cancelled: the client left. error: the
+# step it was in failed, or a call in it is malformed.
+FinishReason = Literal["stop", "tool_calls", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,15 @@ def _within(name: str, value: float, low: float, high: float, *, open_low: bool 
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How an answer is told apart into thoughts, text and calls, as the model's dialect has it."""
+
+    tools: tuple[str, ...] = ()  # which may be called; without any, nothing is taken for a call
+    is_thinking: bool = False  # the prompt ends within a thought
+    max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the engine is asked for: token ids in, events out."""
 
@@ -183,6 +193,7 @@ class Request:
     params: SamplingParams = SamplingParams()
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
+    reading: Reading | None = None  # None: the answer is text, whatever stands in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +210,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int  # of the prompt, found in pages of earlier requests
+    reasoning_tokens: int = 0  # of the completion, in thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +225,26 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """What a step added to a call of a tool. The first of a call has its id and its name."""
+
+    index: int  # of the call within the answer
+    arguments: str = ""  # JSON text; all of a call's join to an object
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step added. `text` may be empty: a character or a stop string may be half done."""
+    """What one step added. `text` may be empty: a character or a stop string may be half done. The
+    thought comes first, then the text, then the calls; a step that says them in another order is
+    several Deltas, and the tokens are the first one's."""
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, when asked for
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +290,55 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call. Whoever asked runs it."""
+
+    name: str
+    description: str | None
+    parameters: Json  # JSON Schema of an object: its arguments
+    field: str = "tools"  # where the schema stands, in the words of whoever sent it
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: str  # JSON text of an object
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The model is told of all of them."""
+
+    all: tuple[Tool, ...]
+    callable: tuple[str, ...]  # the names of those that it may call
+    is_required: bool = False  # the answer is at least one call, and no text
+    is_parallel: bool = True  # it may be several
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a model that reasons shall. None: as it does by itself."""
+
+    field: str  # that asks for it, in the words of whoever sent it
+    is_wanted: bool | None = None
+    max_tokens: int | None = None  # then the thought is closed by force
+    effort: str | None = None  # a word that the model's template knows
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: str
     content: str
+    reasoning: str = ""  # of an assistant: what it thought before
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
+    tool_call_id: str | None = None  # of a tool: the call whose result the content is
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, and how it may go on."""
+
+    messages: tuple[Message, ...]
+    tools: Tools | None = None
+    thinking: Thinking | None = None

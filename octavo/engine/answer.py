@@ -3,8 +3,11 @@
 Owns the text held back, the counts and the times. Knows no batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
+from octavo.engine.chat_format import ChatFormat
+from octavo.engine.reply import ReplyStream
 from octavo.engine.runner import Outcome
 from octavo.engine.text import TextStream
 from octavo.loader.tokenizer import Tokenizer
@@ -26,17 +29,24 @@ from octavo.types import (
 class End:
     reason: FinishReason
     stop: str | int | None = None
+    problem: str | None = None  # one sentence, where the reason is "error"
 
 
 class Answer:
     def __init__(
-        self, sequence: Sequence, tokenizer: Tokenizer, max_context: int, now: float
+        self,
+        sequence: Sequence,
+        tokenizer: Tokenizer,
+        chat_format: ChatFormat,
+        max_context: int,
+        now: float,
     ) -> None:
         """`now` and every later time are seconds of one clock, the engine's."""
         params = sequence.request.params
         self.sequence = sequence
         self.end: End | None = None  # why no further token is wanted
-        self._text = TextStream(tokenizer, params.stop)
+        self._text = self._stream(tokenizer, chat_format)
+        self._has_called = False
         self._eos_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
         room = max_context - sequence.num_prompt
         self._max_tokens = room if params.max_tokens is None else min(room, params.max_tokens)
@@ -64,33 +74,63 @@ class Answer:
         if outcome.sampled:
             if len(self.sequence.output_ids) == 1:
                 self._times.append(now)
-            events.append(self._delta(outcome.sampled))
+            events += self._deltas(outcome.sampled)
         return events
 
-    def finished(self, end: End, now: float, error: str | None = None) -> Finished:
+    def _stream(
+        self, tokenizer: Tokenizer, chat_format: ChatFormat
+    ) -> "ReplyStream | _PlainStream":
+        request = self.sequence.request
+        if request.reading is None:
+            return _PlainStream(tokenizer, request.params.stop)
+        return ReplyStream(
+            tokenizer, chat_format.spelling, request.reading, request.params.stop, self._call_id
+        )
+
+    def _call_id(self, index: int) -> str:
+        """The same request with the same seed gives the same ids again, another turn others."""
+        said = (*self.sequence.request.prompt_ids, self.sequence.seed, index)
+        return blake2b(repr(said).encode(), digest_size=12).hexdigest()
+
+    def finished(self, end: End, now: float) -> Finished:
         sequence = self.sequence
         return Finished(
             reason=end.reason,
-            usage=Usage(sequence.num_prompt, len(sequence.output_ids), sequence.cached_tokens),
+            usage=Usage(
+                sequence.num_prompt,
+                len(sequence.output_ids),
+                sequence.cached_tokens,
+                self._text.num_thought,
+            ),
             seed=sequence.seed,
             stop=end.stop,
-            error=error,
+            error=end.problem,
             timing=self._timing(now),
         )
 
-    def _delta(self, sampled: Sampled) -> Delta:
+    def _deltas(self, sampled: Sampled) -> list[Delta]:
         token = sampled.token_id
         logprobs = () if sampled.logprob is None else (sampled.logprob,)
         if (end := self._ends_at(token)) is not None:
-            self.end, text = end, self._text.flush()
+            told = self._text.flush()
         else:
-            text = self._text.push(token)
+            told = self._text.push(token)
             if self._text.stopped is not None:
-                self.end = End("stop", self._text.stopped)
+                end = End("stop", self._text.stopped)
             elif len(self.sequence.output_ids) >= self._max_tokens:
-                self.end = End("length")
-                text += self._text.flush()
-        return Delta(text, (token,), logprobs)
+                end = End("length")
+                told += self._text.flush()
+        self._has_called |= any(delta.calls for delta in told)
+        self.end = self._judged(end)
+        return [replace(told[0], token_ids=(token,), logprobs=logprobs), *filter(_says, told[1:])]
+
+    def _judged(self, end: End | None) -> End | None:
+        """What it ends as. A call that went wrong, or ends before it is whole, is not one."""
+        if self._text.is_broken or (end and end.reason == "stop" and not self._text.is_whole):
+            return End("error", problem="a call of a tool is malformed: ask again")
+        if end and end.reason == "stop" and self._has_called:
+            return replace(end, reason="tool_calls")
+        return end
 
     def _ends_at(self, token: int) -> End | None:
         """The token itself is never shown."""
@@ -107,3 +147,27 @@ class Answer:
             preemptions=self.sequence.num_preempted,
             pages=self._num_pages,
         )
+
+
+class _PlainStream:
+    """As ReplyStream, where nothing is to be told apart."""
+
+    num_thought = 0
+    is_whole, is_broken = True, False
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._text = TextStream(tokenizer, stop)
+
+    def push(self, token_id: int) -> list[Delta]:
+        return [Delta(self._text.push(token_id), ())]
+
+    def flush(self) -> list[Delta]:
+        return [Delta(self._text.flush(), ())]
+
+    @property
+    def stopped(self) -> str | None:
+        return self._text.stopped
+
+
+def _says(delta: Delta) -> bool:
+    return bool(delta.text or delta.reasoning or delta.calls)

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Any, NoReturn, Self
 
 from octavo.config import Config, Plan
+from octavo.engine.chat_format import ChatFormat
 from octavo.engine.engine import Engine, Told
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
 from octavo.loader.tokenizer import Tokenizer
@@ -79,6 +80,10 @@ class AsyncEngine:
     @property
     def tokenizer(self) -> Tokenizer:
         return self.engine.tokenizer
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        return self.engine.chat_format
 
     @property
     def max_context(self) -> int:

@@ -17,6 +17,7 @@ from time import monotonic
 
 from octavo.config import Config, Plan
 from octavo.engine.answer import Answer, End
+from octavo.engine.chat_format import ChatFormat
 from octavo.engine.loading import Loaded, fingerprint, load
 from octavo.engine.runner import Outcome, Runner
 from octavo.errors import BadRequest, StepFailed
@@ -40,6 +41,7 @@ class Engine:
         self.name: str = loaded.name
         self.plan: Plan = loaded.plan
         self.tokenizer: Tokenizer = loaded.tokenizer
+        self.chat_format = ChatFormat(loaded.tokenizer, config.tool_dialect)
         self._loaded = loaded
         tables = PageTables(
             loaded.groups,
@@ -128,7 +130,9 @@ class Engine:
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
-        self._answers[request.id] = Answer(sequence, self.tokenizer, self.max_context, monotonic())
+        self._answers[request.id] = Answer(
+            sequence, self.tokenizer, self.chat_format, self.max_context, monotonic()
+        )
 
     def cancel(self, id: str) -> None:
         """Its pages are free at once; the next step tells its Finished. Nothing where it has
@@ -178,10 +182,10 @@ class Engine:
 
     def _end_failed(self, sequence: Sequence, problem: str) -> None:
         self._scheduler.finish(sequence)
-        self._tell_end(sequence.id, End("error"), problem)
+        self._tell_end(sequence.id, End("error", problem=problem))
 
-    def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
-        finished = self._answers.pop(id).finished(end, monotonic(), problem)
+    def _tell_end(self, id: str, end: End) -> None:
+        finished = self._answers.pop(id).finished(end, monotonic())
         self._prompt_tokens += finished.usage.prompt_tokens
         self._cached_tokens += finished.usage.cached_tokens
         self._untold.append((id, finished))

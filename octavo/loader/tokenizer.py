@@ -33,7 +33,7 @@ class Tokenizer:
         self._template = ChatTemplate(
             chat_template, self._control.ids, _special_variables(vocabulary)
         )
-        self.has_chat_template = chat_template is not None
+        self.chat_template = chat_template
         self._add_eos, self._eos_id = vocabulary.add_eos, vocabulary.eos_id
         self._drop_space = vocabulary.add_space_prefix and vocabulary.kind == "spm"
         self.vocab_size = len(vocabulary.tokens)
@@ -41,6 +41,20 @@ class Tokenizer:
         self.add_bos = vocabulary.add_bos and vocabulary.bos_id is not None
         ends = {vocabulary.eos_id, *vocabulary.eot_ids} - {None}
         self.eos_ids = frozenset(i for i in ends if i is not None)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self.chat_template is not None
+
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        """How control tokens are spelled."""
+        return self._control.ids
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """The names that the chat template looks up. Raises BadCheckpoint for one that is none."""
+        return self._template.variables if self.has_chat_template else frozenset()
 
     def encode(self, text: str, special: bool = False) -> list[int]:  # noqa: FBT001, FBT002
         """No BOS is added. Control tokens are recognised only where `special`. What a vocabulary
