@@ -5,6 +5,7 @@ Owns the text held back, the counts and the times. Knows no batch.
 
 from dataclasses import dataclass
 
+from octavo.engine.constraints import Following
 from octavo.engine.runner import Outcome
 from octavo.engine.text import TextStream
 from octavo.loader.tokenizer import Tokenizer
@@ -43,15 +44,16 @@ class Answer:
         self._prompt_scores: list[TokenLogprob] = []
         self._is_scored = params.prompt_logprobs is None
         self._times = [now]  # accepted, first in a step, first token
-        self._num_pages = 0
+        self._num_pages = self._num_tokens = 0
 
     def begin(self, now: float) -> None:
         """A step has it, perhaps not for the first time."""
         if len(self._times) == 1:
             self._times.append(now)
 
-    def take(self, outcome: Outcome, now: float) -> list[Event]:
-        """What the step says, once its token is one of `sequence.output_ids`. Sets `end`."""
+    def take(self, outcome: Outcome, following: Following, now: float) -> list[Event]:
+        """What the step says: its token and those known to follow it, none of which is one of
+        `sequence.output_ids` yet. Sets `end`, after which no token is told."""
         self._num_pages = self.sequence.table.num_held
         events: list[Event] = []
         if not self._is_scored:
@@ -62,9 +64,9 @@ class Answer:
                 self._is_scored = True
                 events.append(PromptScored(tuple(self._prompt_scores)))
         if outcome.sampled:
-            if len(self.sequence.output_ids) == 1:
+            if not self._num_tokens:
                 self._times.append(now)
-            events.append(self._delta(outcome.sampled))
+            events.append(self._delta(outcome.sampled, following))
         return events
 
     def finished(self, end: End, now: float, error: str | None = None) -> Finished:
@@ -78,19 +80,31 @@ class Answer:
             timing=self._timing(now),
         )
 
-    def _delta(self, sampled: Sampled) -> Delta:
-        token = sampled.token_id
+    def _delta(self, sampled: Sampled, following: Following) -> Delta:
         logprobs = () if sampled.logprob is None else (sampled.logprob,)
+        token_ids = [sampled.token_id, *following.token_ids]
+        text, told = "", 0
+        while told < len(token_ids) and not self.end:
+            text += self._push(token_ids[told])
+            told += 1
+        is_whole = following.is_complete and told == len(token_ids)
+        if is_whole and (self.end is None or self.end.reason == "length"):
+            self.end = End("stop")
+            text += self._text.flush()
+        return Delta(text, tuple(token_ids[:told]), logprobs)
+
+    def _push(self, token: int) -> str:
+        self._num_tokens += 1
         if (end := self._ends_at(token)) is not None:
-            self.end, text = end, self._text.flush()
-        else:
-            text = self._text.push(token)
-            if self._text.stopped is not None:
-                self.end = End("stop", self._text.stopped)
-            elif len(self.sequence.output_ids) >= self._max_tokens:
-                self.end = End("length")
-                text += self._text.flush()
-        return Delta(text, (token,), logprobs)
+            self.end = end
+            return self._text.flush()
+        text = self._text.push(token)
+        if self._text.stopped is not None:
+            self.end = End("stop", self._text.stopped)
+        elif self._num_tokens >= self._max_tokens:
+            self.end = End("length")
+            text += self._text.flush()
+        return text
 
     def _ends_at(self, token: int) -> End | None:
         """The token itself is never shown."""
