@@ -4,7 +4,7 @@ from dialects import Pieces, TOOL, told, tokens_of        (tests/ is on the path
 """
 
 from octavo.engine.dialect import FOLDER, Spelling
-from octavo.engine.reply import ReplyStream
+from octavo.engine.reply import ReplyStream, deltas
 from octavo.registry import entry, names
 from octavo.types import Reading, Tool
 
@@ -69,11 +69,11 @@ def told(name, text, cuts=(), *, control=False, reasons=True, stop=(), **reading
     tokenizer = Pieces(plain, marks)
     spelled = Spelling(dialect(name).DIALECT, tokenizer.control_ids, reasons=reasons)
     reading = Reading(**{"tools": ("look",), **reading})
-    stream = ReplyStream(tokenizer, spelled, reading, stop, "id{}".format)
+    stream = ReplyStream(tokenizer, spelled, reading, stop, "id{}".format, ())
     order = iter(range(len(plain)))
     ids = [next(order) if isinstance(p, bytes) else tokenizer.control_ids[p] for p in pieces]
-    deltas = [delta for token in ids for delta in stream.push(token)] + stream.flush()
-    return deltas, stream
+    told = [delta for token in ids for delta in deltas(stream.push(token))]
+    return [*told, *deltas(stream.flush())], stream
 
 
 def said(deltas):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from octavo.engine.chat_format import ChatFormat
-from octavo.engine.reply import ReplyStream
+from octavo.engine.constraints import Following
+from octavo.engine.reply import Part, ReplyStream, Said, deltas
 from octavo.engine.runner import Outcome
 from octavo.engine.text import TextStream
 from octavo.loader.tokenizer import Tokenizer
-from octavo.sampling.sampler import Sampled
 from octavo.scheduler.sequence import Sequence
 from octavo.types import (
     Delta,
@@ -53,15 +53,16 @@ class Answer:
         self._prompt_scores: list[TokenLogprob] = []
         self._is_scored = params.prompt_logprobs is None
         self._times = [now]  # accepted, first in a step, first token
-        self._num_pages = 0
+        self._num_pages = self._num_tokens = 0
 
     def begin(self, now: float) -> None:
         """A step has it, perhaps not for the first time."""
         if len(self._times) == 1:
             self._times.append(now)
 
-    def take(self, outcome: Outcome, now: float) -> list[Event]:
-        """What the step says, once its token is one of `sequence.output_ids`. Sets `end`."""
+    def take(self, outcome: Outcome, following: Following, now: float) -> list[Event]:
+        """What the step says: its token and those known to follow it, none of which is one of
+        `sequence.output_ids` yet. Sets `end`, after which no token is told."""
         self._num_pages = self.sequence.table.num_held
         events: list[Event] = []
         if not self._is_scored:
@@ -72,9 +73,10 @@ class Answer:
                 self._is_scored = True
                 events.append(PromptScored(tuple(self._prompt_scores)))
         if outcome.sampled:
-            if len(self.sequence.output_ids) == 1:
+            if not self._num_tokens:
                 self._times.append(now)
-            events += self._deltas(outcome.sampled)
+            logprobs = () if outcome.sampled.logprob is None else (outcome.sampled.logprob,)
+            events += self._deltas((outcome.sampled.token_id,), following, logprobs)
         return events
 
     def _stream(
@@ -84,7 +86,12 @@ class Answer:
         if request.reading is None:
             return _PlainStream(tokenizer, request.params.stop)
         return ReplyStream(
-            tokenizer, chat_format.spelling, request.reading, request.params.stop, self._call_id
+            tokenizer,
+            chat_format.spelling,
+            request.reading,
+            request.params.stop,
+            id_of=self._call_id,
+            closing=chat_format.closing,
         )
 
     def _call_id(self, index: int) -> str:
@@ -108,29 +115,57 @@ class Answer:
             timing=self._timing(now),
         )
 
-    def _deltas(self, sampled: Sampled) -> list[Delta]:
-        token = sampled.token_id
-        logprobs = () if sampled.logprob is None else (sampled.logprob,)
-        if (end := self._ends_at(token)) is not None:
-            told = self._text.flush()
-        else:
-            told = self._text.push(token)
-            if self._text.stopped is not None:
-                end = End("stop", self._text.stopped)
-            elif len(self.sequence.output_ids) >= self._max_tokens:
-                end = End("length")
-                told += self._text.flush()
-        self._has_called |= any(delta.calls for delta in told)
-        self.end = self._judged(end)
-        return [replace(told[0], token_ids=(token,), logprobs=logprobs), *filter(_says, told[1:])]
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """What must come next to close a thought that has had its tokens."""
+        return () if self.end else self._text.closing
 
-    def _judged(self, end: End | None) -> End | None:
-        """What it ends as. A call that went wrong, or ends before it is whole, is not one."""
-        if self._text.is_broken or (end and end.reason == "stop" and not self._text.is_whole):
-            return End("error", problem="a call of a tool is malformed: ask again")
-        if end and end.reason == "stop" and self._has_called:
-            return replace(end, reason="tool_calls")
-        return end
+    def close_thought(self, following: Following) -> list[Event]:
+        """`closing` has come, and what follows it."""
+        return list(self._deltas(self.closing, following, ()))
+
+    def _deltas(
+        self,
+        token_ids: tuple[int, ...],
+        following: Following,
+        logprobs: tuple[TokenLogprob, ...],
+    ) -> list[Delta]:
+        """At least one; the first has the tokens."""
+        token_ids += following.token_ids
+        parts: list[Part] = []
+        told = 0
+        while told < len(token_ids) and not self.end:
+            parts += self._push(token_ids[told])
+            told += 1
+        is_whole = following.is_complete and told == len(token_ids)
+        if is_whole and (self.end is None or self.end.reason == "length"):
+            self.end = End("stop")
+            parts += self._text.flush()
+        first, *others = deltas(parts)
+        self._has_called |= any(delta.calls for delta in (first, *others))
+        self._judge()
+        return [replace(first, token_ids=token_ids[:told], logprobs=logprobs), *others]
+
+    def _push(self, token: int) -> list[Part]:
+        self._num_tokens += 1
+        if (end := self._ends_at(token)) is not None:
+            self.end = end
+            return self._text.flush()
+        parts = self._text.push(token)
+        if self._text.stopped is not None:
+            self.end = End("stop", self._text.stopped)
+        elif self._num_tokens >= self._max_tokens:
+            self.end = End("length")
+            parts += self._text.flush()
+        return parts
+
+    def _judge(self) -> None:
+        """A call that went wrong, or that the model ended before it was whole, is none."""
+        is_over = self.end is not None and self.end.reason == "stop"
+        if self._text.is_broken or (is_over and not self._text.is_whole):
+            self.end = End("error", problem="the model's call of a tool is malformed: ask again")
+        elif self.end and is_over and self._has_called:
+            self.end = replace(self.end, reason="tool_calls")
 
     def _ends_at(self, token: int) -> End | None:
         """The token itself is never shown."""
@@ -152,22 +187,19 @@ class Answer:
 class _PlainStream:
     """As ReplyStream, where nothing is to be told apart."""
 
+    closing: tuple[int, ...] = ()
     num_thought = 0
     is_whole, is_broken = True, False
 
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
         self._text = TextStream(tokenizer, stop)
 
-    def push(self, token_id: int) -> list[Delta]:
-        return [Delta(self._text.push(token_id), ())]
+    def push(self, token_id: int) -> list[Part]:
+        return [Said(self._text.push(token_id))]
 
-    def flush(self) -> list[Delta]:
-        return [Delta(self._text.flush(), ())]
+    def flush(self) -> list[Part]:
+        return [Said(self._text.flush())]
 
     @property
     def stopped(self) -> str | None:
         return self._text.stopped
-
-
-def _says(delta: Delta) -> bool:
-    return bool(delta.text or delta.reasoning or delta.calls)

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from octavo.engine.notations import Notation
 from octavo.errors import BadRequest
+from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Json, Tool
 
-STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SAYS_NOTHING = frozenset(
     {"title", "description", "default", "examples", "deprecated", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "readOnly", "writeOnly"}
@@ -33,7 +33,7 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
     as Lark has it. Raises BadRequest."""
     yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
     if not notation.bare_names:
-        yield f"{rule}_rest: {_json(tool.parameters)}"
+        yield f"{rule}_rest: {_json(tool.parameters, tool.field)}"
         return
     writer = _Writer(rule, tool, notation, quote)
     value = writer.gemma if notation.bare_keys else writer.python
@@ -42,9 +42,8 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
     yield from writer.rules
 
 
-def _json(schema: Any) -> str:
-    styled = schema | {"x-guidance": STYLE} if isinstance(schema, dict) else schema
-    return "%json " + json.dumps(styled)
+def _json(schema: Any, field: str) -> str:
+    return "%json " + json.dumps(enforceable(schema, field))
 
 
 class _Writer:
@@ -87,10 +86,14 @@ class _Writer:
         return name
 
     def python(self, schema: Any, path: str) -> str:
-        """JSON but for True, False and None, which are JSON's own within lists and objects."""
-        if isinstance(schema, dict) and schema.get("type") == "boolean" and "enum" not in schema:
-            return '("True" | "False")'
+        """JSON but for True, False and None; within lists and objects these are JSON's, too."""
         if isinstance(schema, dict):
+            said = schema.keys() - _SAYS_NOTHING
+            if said == {"anyOf"}:
+                options = enumerate(schema["anyOf"])
+                return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
+            if said == {"type"} and schema["type"] in ("boolean", "null"):
+                return '"None"' if schema["type"] == "null" else '("True" | "False")'
             if "$ref" in schema and not str(schema["$ref"]).startswith(
                 ("#/$defs/", "#/definitions/")
             ):
@@ -99,7 +102,7 @@ class _Writer:
                 name: self._root[name] for name in ("$defs", "definitions") if name in self._root
             }
             schema = shared | schema
-        return _json(schema)
+        return _json(schema, path)
 
     def gemma(self, schema: Any, path: str) -> str:
         if not isinstance(schema, dict):
@@ -132,7 +135,7 @@ class _Writer:
                 least, most = schema.get("minLength", 0), schema.get("maxLength", "")
                 return f"{self._quote} /(?s:[^<]){{{least},{most}}}/ {self._quote}"
             case "number" | "integer" | "boolean" | "null":
-                return _json(schema)
+                return _json(schema, path)
         raise _unspeakable(path, "give it a type")
 
     def _array(self, schema: Json, path: str) -> str:

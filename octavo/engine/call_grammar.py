@@ -4,8 +4,8 @@
     otherwise     text, or text and then calls: from the marker on nothing but calls may follow
     reasons       a thought may come first, in which nothing is a call
 
-Owns the shape of the whole and of calls. What a JSON Schema means is llguidance's, but for the
-notations of argument_grammar.py.
+Owns the shape of the whole and of calls. What a JSON Schema means is grammar/fronts/json_schema.py's
+affair, but for the notations of argument_grammar.py.
 """
 
 import json
@@ -21,7 +21,7 @@ _SPACE = r"[ \t\r\n]*"
 
 def answer_grammar(spelling: Spelling, tools: Tools, reading: Reading) -> Grammar:
     """Raises BadRequest for a schema that the dialect's notation has no words for."""
-    return Grammar("lark", "\n".join(_Writer(spelling, tools, reading).rules()) + "\n")
+    return Grammar("tools", "\n".join(_Writer(spelling, tools, reading).rules()) + "\n")
 
 
 class _Writer:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import groupby
 
 from octavo.engine.call_grammar import answer_grammar
 from octavo.engine.dialect import Spelling, choose
@@ -43,7 +44,7 @@ class ChatFormat:
         template = tokenizer.chat_template or ""
         self.dialect = choose(tool_dialect, template)
         self.reasons = self.dialect.thought[1].strip() in template
-        self.spelling = Spelling(self.dialect, tokenizer.control_ids, reasons=self.reasons)
+        self.spelling = Spelling(self.dialect, tokenizer.control_tokens, reasons=self.reasons)
 
     def render(self, chat: Chat) -> str:
         """The prompt as text. Raises BadRequest."""
@@ -70,7 +71,17 @@ class ChatFormat:
     @cached_property
     def closing(self) -> tuple[int, ...]:
         """The tokens that close a thought."""
-        return tuple(self._tokenizer.encode(self.dialect.thought[1], special=True))
+        spelling = self.spelling
+        tokens = {character: token for token, character in spelling.ids.items()}
+        ids: list[int] = []
+        for is_token, part in groupby(
+            spelling.marked(self.dialect.thought[1]), tokens.__contains__
+        ):
+            if is_token:
+                ids += [tokens[character] for character in part]
+            else:
+                ids += self._tokenizer.encode_within("".join(map(spelling.shown, part)))
+        return tuple(ids)
 
     def _is_thinking(self, ids: Sequence[int]) -> bool:
         """The template has opened a thought."""

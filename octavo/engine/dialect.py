@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from octavo.engine.notations import NOTATIONS, Notation
+from octavo.engine.notations import NOTATIONS, ArgumentsReader, Notation
 from octavo.errors import BadConfig, UnknownName
 from octavo.registry import entry, names
 
@@ -85,12 +85,18 @@ class Spelling:
         self.first = (self.marked(dialect.opens) + before).rstrip()  # up to the name
         self.next = None if between is None else (self.marked(between) + before).strip()
         self.middle, self.after = middle.rstrip(), after.rstrip()
+        self.spaces_arguments = middle != self.middle  # from what is before them
 
     def marked(self, text: str) -> str:
         """Marks exchanged for their characters."""
         for mark, character in self.marks.items():
             text = text.replace(mark, character)
         return text
+
+    def arguments_reader(self) -> ArgumentsReader:
+        return ArgumentsReader(
+            self.notation, [self.marked(quote) for quote in self.notation.quotes], self.shown
+        )
 
     def shown(self, character: str) -> str:
         """A character as it was said; a token that ends or begins a thought where none does is a

@@ -6,7 +6,7 @@ arguments into JSON as their characters come. Knows no schema and no call.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,10 +93,11 @@ class ArgumentsReader:
     """Arguments as they come, to JSON text. What `push` returns joins to the same object however
     the characters were cut, spelled as `json.dumps` does."""
 
-    def __init__(self, notation: Notation, quotes: tuple[str, ...]) -> None:
-        """`quotes` are the notation's, each in one character."""
-        self._notation = notation
-        self._quotes = quotes
+    def __init__(
+        self, notation: Notation, quotes: Sequence[str], shown: Callable[[str], str]
+    ) -> None:
+        """`quotes` are the notation's, each in one character; `shown` tells what any other was."""
+        self._notation, self._quotes, self._shown = notation, quotes, shown
         self._open: list[str] = []  # the closing brackets to come
         self._expects = "bracket"
         self._text: _Text | None = None  # what is within quotes
@@ -106,7 +107,7 @@ class ArgumentsReader:
     def push(self, character: str) -> str:
         """Raises Malformed."""
         if self._text:
-            said = self._text.push(character)
+            said = self._text.push(character, self._shown)
             if self._text.is_done:
                 self._text = None
                 self._expects = "colon" if self._expects == "key" else "comma"
@@ -209,7 +210,7 @@ class _Text:
         self._escape = ""  # an escape as far as it came
         self.is_done = False
 
-    def push(self, c: str) -> str:
+    def push(self, c: str, shown: Callable[[str], str]) -> str:
         if self._escape:
             self._escape += c
             return self._escaped()
@@ -221,7 +222,7 @@ class _Text:
             return ""
         if c < " " and self._escapes != "none":  # a line does not end within quotes
             raise Malformed
-        return _quoted(c)
+        return _quoted(shown(c))
 
     def _escaped(self) -> str:
         said, kind = self._escape, self._escape[1]

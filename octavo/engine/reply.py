@@ -1,6 +1,7 @@
 """An answer told apart as it comes: thoughts, text, calls.
 
     tokens -> characters and marks -> Reader -> thoughts, calls, and text -> less stop strings
+                                                                        -> deltas
 
 Owns what is held back, and that whatever is no call is shown as the text it is. Knows no model: a
 Spelling says what to look for. However tokens are cut, what is told joins to the same.
@@ -35,7 +36,7 @@ Part: TypeAlias = Said | Thought | CallDelta
 
 
 class ReplyStream:
-    """Tokens in, Deltas (which name no token) out: at least one for each."""
+    """Tokens in, parts out."""
 
     def __init__(
         self,
@@ -44,26 +45,35 @@ class ReplyStream:
         reading: Reading,
         stop: Sequence[str],
         id_of: Callable[[int], str],
+        closing: tuple[int, ...],
     ) -> None:
-        """`id_of` names a call, by its place among the answer's."""
+        """`id_of` names a call, by its place among the answer's; `closing` closes a thought."""
         self._characters = Characters(tokenizer, spelling.ids)
         self._letters = _Letters(spelling)
         self._stops = Stops(stop)
-        self.reader = Reader(spelling, reading, id_of)
+        self._reader = Reader(spelling, reading, id_of)
+        self._closing, self._max_thought = closing, reading.max_thought
         self.num_thought = 0  # tokens
 
-    def push(self, token_id: int) -> list[Delta]:
+    def push(self, token_id: int) -> list[Part]:
         """Nothing more is told once `stopped`."""
-        was_thinking = self.reader.is_thinking
-        parts = self.reader.push(self._letters.push(self._characters.push(token_id)))
-        self.num_thought += was_thinking or self.reader.is_thinking
-        return _deltas(self._cut(parts))
+        was_thinking = self._reader.is_thinking
+        parts = self._reader.push(self._letters.push(self._characters.push(token_id)))
+        self.num_thought += was_thinking or self._reader.is_thinking
+        return self._cut(parts)
 
-    def flush(self) -> list[Delta]:
+    def flush(self) -> list[Part]:
         """The rest, when no more tokens come."""
         text = self._letters.push(self._characters.flush()) + self._letters.flush()
-        parts = self._cut([*self.reader.push(text), *self.reader.flush()])
-        return _deltas([*parts, Said(self._stops.flush())])
+        parts = self._cut([*self._reader.push(text), *self._reader.flush()])
+        return [*parts, Said(self._stops.flush())]
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """The tokens that close a thought, where it has had all it may."""
+        most = self._max_thought
+        is_over = most is not None and self.num_thought >= most and self._reader.is_thinking
+        return self._closing if is_over else ()
 
     @property
     def stopped(self) -> str | None:
@@ -74,12 +84,12 @@ class ReplyStream:
     @property
     def is_whole(self) -> bool:
         """No call has begun that has not ended."""
-        return self.reader.is_whole
+        return self._reader.is_whole
 
     @property
     def is_broken(self) -> bool:
         """A call was begun and went wrong: nothing more is told."""
-        return self.reader.is_broken
+        return self._reader.is_broken
 
     def _cut(self, parts: Sequence[Part]) -> list[Part]:
         kept: list[Part] = []
@@ -93,25 +103,25 @@ class ReplyStream:
         return kept
 
 
-def _deltas(parts: Sequence[Part]) -> list[Delta]:
-    """As few as keep the order."""
-    deltas = [Delta("", ())]
+def deltas(parts: Sequence[Part]) -> list[Delta]:
+    """As few as keep the order, one at least; they name no tokens."""
+    told = [Delta("", ())]
     for part in parts:
-        last = deltas[-1]
+        last = told[-1]
         match part:
             case Thought(text):
                 if last.text or last.calls:
-                    deltas.append(Delta("", (), reasoning=text))
+                    told.append(Delta("", (), reasoning=text))
                 else:
-                    deltas[-1] = replace(last, reasoning=last.reasoning + text)
+                    told[-1] = replace(last, reasoning=last.reasoning + text)
             case Said(text) if text:
                 if last.calls:
-                    deltas.append(Delta(text, ()))
+                    told.append(Delta(text, ()))
                 else:
-                    deltas[-1] = replace(last, text=last.text + text)
+                    told[-1] = replace(last, text=last.text + text)
             case CallDelta():
-                deltas[-1] = replace(last, calls=_joined(last.calls, part))
-    return deltas
+                told[-1] = replace(last, calls=_joined(last.calls, part))
+    return told
 
 
 def _joined(calls: tuple[CallDelta, ...], more: CallDelta) -> tuple[CallDelta, ...]:
@@ -294,8 +304,9 @@ class Reader:
 
     def _begin_arguments(self, c: str) -> str:
         """Their first character makes it a call."""
-        notation = self._spelling.notation
-        arguments = ArgumentsReader(notation, tuple(map(self._spelling.marked, notation.quotes)))
+        if c in SPACE and not self._spelling.spaces_arguments:
+            raise Malformed
+        arguments = self._spelling.arguments_reader()
         said = arguments.push(c)
         if not said:  # white space
             self._raw.append(c)

@@ -39,6 +39,7 @@ class Tokenizer:
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
         self.add_bos = vocabulary.add_bos and vocabulary.bos_id is not None
+        self.control_ids = frozenset(self._control.ids.values())
         ends = {vocabulary.eos_id, *vocabulary.eot_ids} - {None}
         self.eos_ids = frozenset(i for i in ends if i is not None)
 
@@ -47,8 +48,8 @@ class Tokenizer:
         return self.chat_template is not None
 
     @property
-    def control_ids(self) -> Mapping[str, int]:
-        """How control tokens are spelled."""
+    def control_tokens(self) -> Mapping[str, int]:
+        """Their ids, by how they are spelled."""
         return self._control.ids
 
     @property
@@ -62,6 +63,10 @@ class Tokenizer:
         Raises BadRequest for a lone surrogate."""
         check_text(text, "text")
         return self._encode_pieces(self._control.split(text)) if special else self._encode(text)
+
+    def encode_within(self, text: str) -> list[int]:
+        """Text that continues another: no space is put before it."""
+        return self._text.encode_within(text)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:  # noqa: FBT001, FBT002
         """Control tokens are shown only where `special`; bytes that are no UTF-8 become U+FFFD."""

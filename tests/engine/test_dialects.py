@@ -1,6 +1,7 @@
 """What every dialect promises. A new file in octavo/engine/dialects/ is tested by existing."""
 
 import json
+from functools import cache
 
 import llguidance
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from octavo.engine.call_grammar import answer_grammar
 from octavo.engine.dialect import Spelling, choose
-from octavo.engine.notations import ArgumentsReader, Malformed
+from octavo.engine.notations import Malformed
 from octavo.errors import BadConfig, BadRequest
 from octavo.types import Reading, Tool, Tools
 
@@ -39,7 +40,7 @@ def test_its_example_is_read(name, control):
 
 @EACH
 @CONTROL
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_however_tokens_are_cut_the_same_is_told(name, control, data):
     text = dialect(name).EXAMPLE
@@ -48,7 +49,7 @@ def test_however_tokens_are_cut_the_same_is_told(name, control, data):
 
 
 @EACH
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_noise_is_told_the_same_however_it_is_cut(name, data):
     """Pieces of the dialect's own forms in any order: whatever is no call is text."""
@@ -113,7 +114,7 @@ def test_without_thoughts_their_marks_are_text(name):
 @EACH
 @CONTROL
 def test_a_prompt_may_have_opened_the_thought(name, control):
-    begin, end = dialect(name).DIALECT.thought
+    _, end = dialect(name).DIALECT.thought
     deltas, stream = told(name, f"hm{end}yes", control=control, is_thinking=True)
     assert said(deltas) == ("hm", "yes", [])
     assert stream.num_thought > 0
@@ -123,9 +124,8 @@ def test_marks_within_a_text_of_the_arguments_are_its_letters():
     call = (
         '<tool_call>\n{"name": "look", "arguments": {"at": "</tool_call> <think>"}}\n</tool_call>'
     )
-    for control in (False, True):
-        calls = said(told("hermes", call, control=control)[0])[2]
-        assert json.loads(calls[0][3]) == {"at": "</tool_call> <think>"}
+    calls = said(told("hermes", call)[0])[2]
+    assert json.loads(calls[0][3]) == {"at": "</tool_call> <think>"}
 
 
 def test_stop_strings_are_looked_for_in_the_text_only():
@@ -167,6 +167,7 @@ class Bytes:
         return list(text if isinstance(text, bytes) else text.encode())
 
 
+@cache
 def spelled(name, *, control):
     described = dialect(name).DIALECT
     marks = described.marks() if control else ()
@@ -199,7 +200,7 @@ REQUIRED = Tools((TOOL,), ("look",), is_required=True)
 
 
 def without_text(name):
-    return dialect(name).EXAMPLE.replace("Let me see.\n", "").replace("Let me look.", "")
+    return dialect(name).EXAMPLE.replace("Let me see.\n", "").replace("Let me see.", "")
 
 
 @EACH
@@ -246,8 +247,8 @@ def test_only_callable_tools_are_called(name, control):
 @EACH
 @CONTROL
 def test_a_thought_that_the_prompt_opened_ends_before_the_call(name, control):
-    begin, end = dialect(name).DIALECT.thought
-    text = without_text(name).removeprefix(begin)
+    begin, _ = dialect(name).DIALECT.thought
+    text = without_text(name).removeprefix(begin.strip())
     text = text.replace("hm", f"{dialect(name).DIALECT.marker or 'x'} hm") if not control else text
     for tools in (AUTO, REQUIRED):
         assert taken(name, text, tools, control=control, is_thinking=True) == (True, True)
@@ -286,18 +287,12 @@ arguments = st.dictionaries(st.text("abcxyz_é", min_size=1, max_size=5), json_v
 
 
 @EACH
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(arguments)
 def test_arguments_that_are_written_are_read_again(name, given):
     described = spelling(name, control=False)
-    notation = described.notation
-    written = described.marked(notation.write(given))
-    reader = ArgumentsReader(notation, tuple(map(described.marked, notation.quotes)))
-    told = (
-        "".join(reader.push(described.shown(c) if c not in notation.quotes else c) for c in written)
-        if not notation.marks
-        else "".join(map(reader.push, written))
-    )
+    reader = described.arguments_reader()
+    told = "".join(map(reader.push, described.marked(described.notation.write(given))))
     assert reader.is_done
     assert json.loads(told) == given
     assert told == json.dumps(given, ensure_ascii=False)
@@ -305,7 +300,7 @@ def test_arguments_that_are_written_are_read_again(name, given):
 
 def read(notation, text):
     described = spelling({"json": "hermes", "python": "llama3_pythonic"}[notation], control=False)
-    reader = ArgumentsReader(described.notation, described.notation.quotes)
+    reader = described.arguments_reader()
     said = "".join(map(reader.push, text))
     assert reader.is_done
     return json.loads(said)
