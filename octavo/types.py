@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
@@ -111,6 +111,12 @@ class SamplingParams:
         if isinstance(self.grammar, str):
             return Grammar("gbnf" if _GBNF_RULE.search(self.grammar) else "lark", self.grammar)
         return Grammar("choice", json.dumps(self.choice)) if self.choice else self.grammar
+
+    def held_to(self, grammar: Grammar | None) -> "SamplingParams":
+        """With this constraint instead of its own."""
+        if grammar == self.constraint:
+            return self
+        return replace(self, schema=None, regex=None, choice=(), grammar=grammar)
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 100)

@@ -3,6 +3,8 @@
 from dialects import Pieces, TOOL, told, tokens_of        (tests/ is on the path)
 """
 
+from itertools import pairwise
+
 from octavo.engine.dialect import FOLDER, Spelling
 from octavo.engine.reply import ReplyStream, deltas
 from octavo.registry import entry, names
@@ -18,7 +20,7 @@ TOOL = Tool("look", 'Say "where" {it} is, </tool_call> or [not].', LOOK)
 
 
 class Pieces:
-    """A tokenizer whose tokens are any pieces of bytes; `control` ones say nothing by themselves."""
+    """A tokenizer whose tokens are any pieces of bytes; `control` ones show nothing."""
 
     def __init__(self, pieces, control=()):
         self.pieces = [*pieces, *(spelled.encode() for spelled in control)]
@@ -64,7 +66,7 @@ def told(name, text, cuts=(), *, control=False, reasons=True, stop=(), **reading
         raw = part.encode()
         ends = [0, *sorted({cut for cut in cuts if cut < len(raw)}), len(raw)]
         whole = part in marks
-        pieces += [part] if whole else [raw[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        pieces += [part] if whole else [raw[a:b] for a, b in pairwise(ends)]
     plain = [piece for piece in pieces if isinstance(piece, bytes)]
     tokenizer = Pieces(plain, marks)
     spelled = Spelling(dialect(name).DIALECT, tokenizer.control_ids, reasons=reasons)

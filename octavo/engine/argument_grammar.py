@@ -6,6 +6,7 @@ written here, as far as it has words for a schema; what it has none for is refus
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from octavo.engine.notations import Notation
@@ -43,7 +44,13 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
 
 
 def _json(schema: Any, field: str) -> str:
-    return "%json " + json.dumps(enforceable(schema, field))
+    return _checked(json.dumps(schema), field)
+
+
+@lru_cache(4096)
+def _checked(schema: str, field: str) -> str:
+    """A client sends the same tools with every turn."""
+    return "%json " + json.dumps(enforceable(json.loads(schema), field))
 
 
 class _Writer:

@@ -13,8 +13,8 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
 
-from octavo.engine.call_grammar import answer_grammar
 from octavo.engine.dialect import Spelling, choose
+from octavo.engine.reply_grammar import reply_grammar
 from octavo.errors import BadRequest
 from octavo.loader.template import message_data
 from octavo.loader.tokenizer import Tokenizer
@@ -58,15 +58,18 @@ class ChatFormat:
             ids = [*ids, *self.closing]
         return list(ids)
 
-    def prompt(self, chat: Chat) -> Prompt:
-        """Raises BadRequest, also for a schema that cannot be kept to."""
+    def prompt(self, chat: Chat, answer: Grammar | None = None) -> Prompt:
+        """`answer`: what the text of the answer must be. Raises BadRequest, also for a schema that
+        cannot be kept to."""
         ids = self.ids(chat)
         names = chat.tools.callable if chat.tools else ()
         reading = Reading(names, self._is_thinking(ids), self._max_thought(chat))
-        if not names:
-            return Prompt(tuple(ids), reading if self.reasons else None, None)
-        assert chat.tools is not None
-        return Prompt(tuple(ids), reading, answer_grammar(self.spelling, chat.tools, reading))
+        if not names and not self.reasons:
+            return Prompt(tuple(ids), None, answer)
+        if not names and answer is None:
+            return Prompt(tuple(ids), reading, None)
+        grammar = reply_grammar(self.spelling, chat.tools, reading, answer)
+        return Prompt(tuple(ids), reading, grammar)
 
     @cached_property
     def closing(self) -> tuple[int, ...]:

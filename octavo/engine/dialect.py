@@ -2,7 +2,7 @@
 
     thought  text  opens call (between call)* closes
 
-From this one description calls are rendered (chat_format.py), constrained (call_grammar.py) and
+From this one description calls are rendered (chat_format.py), constrained (reply_grammar.py) and
 read (reply.py). Owns the choice among dialects, and which of their words are tokens of a model.
 """
 

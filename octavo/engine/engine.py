@@ -126,6 +126,9 @@ class Engine:
         self._check_tokens("prompt", prompt)
         self._check_tokens("stop_token_ids", params.stop_token_ids)
         self._check_tokens("logit_bias", params.logit_bias)
+        if request.reading and request.reading.max_thought and params.logprobs is not None:
+            problem = "a thought that is closed by force has none there, leave one of them out"
+            raise BadRequest(problem, "logprobs")
         self.compile(params)
 
     def compile(self, params: SamplingParams) -> Compiled | None:

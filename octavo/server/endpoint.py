@@ -20,12 +20,13 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from octavo.engine.chat_format import Prompt as Written
 from octavo.errors import OctavoError, PromptTooLong
-from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
+from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.exchange import body_of
 from octavo.server.gate import priority
 from octavo.server.running import Engine, Running, check_model
-from octavo.types import Event, Json, Request
+from octavo.types import Chat, Event, Json, Request, SamplingParams
 
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 
@@ -83,26 +84,33 @@ class Endpoint:
         """The long part of reading a body is rendering and tokenizing its prompts."""
         call = self.dialect.parse(raw)
         check_model(self.engine, call.model)
+        prompts = [self._prompt(prompt, call.params) for prompt in call.prompts]
+        first = prompts[0]  # a chat is alone
         return Reply(
-            call=call,
+            call=replace(call, params=call.params.held_to(first.grammar)),
             id=self.dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
-            prompt_ids=tuple(self._ids(prompt) for prompt in call.prompts),
+            prompt_ids=tuple(prompt.ids for prompt in prompts),
             tokenizer=self.engine.tokenizer,
+            reading=first.reading,
         )
 
-    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def _prompt(self, prompt: Prompt, params: SamplingParams) -> Written:
         match prompt:
-            case Chat(messages):
-                field, ids = "messages", self.engine.tokenizer.chat_ids(messages)
+            case Chat():
+                field, written = (
+                    "messages",
+                    self.engine.chat_format.prompt(prompt, params.constraint),
+                )
             case str():
-                field, ids = "prompt", self.engine.tokenizer.prompt_ids(prompt)
+                ids = tuple(self.engine.tokenizer.prompt_ids(prompt))
+                field, written = "prompt", Written(ids, None, params.constraint)
             case _:
-                field, ids = "prompt", prompt
-        if len(ids) >= self.engine.max_context:
-            raise PromptTooLong(len(ids), self.engine.max_context, field)
-        return tuple(ids)
+                field, written = "prompt", Written(prompt, None, params.constraint)
+        if len(written.ids) >= self.engine.max_context:
+            raise PromptTooLong(len(written.ids), self.engine.max_context, field)
+        return written
 
 
 class Stream(EventSourceResponse):
@@ -131,7 +139,7 @@ def _requests(reply: Reply, priority: int, tenant: str) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, priority, tenant))
+            requests.append(Request(name, ids, params, priority, tenant, reply.reading))
     return requests
 
 

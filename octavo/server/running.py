@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from octavo.engine.chat_format import ChatFormat
 from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
 from octavo.types import Event, Finished, Load, Request
@@ -30,6 +31,8 @@ class Engine(Protocol):
     def max_context(self) -> int: ...  # tokens of a prompt and its answer together
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def chat_format(self) -> ChatFormat: ...
 
     @property
     def load(self) -> Load: ...

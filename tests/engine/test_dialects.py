@@ -9,10 +9,11 @@ from dialects import DIALECTS, TOOL, dialect, said, spelling, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.engine.call_grammar import answer_grammar
 from octavo.engine.dialect import Spelling, choose
 from octavo.engine.notations import Malformed
+from octavo.engine.reply_grammar import reply_grammar
 from octavo.errors import BadConfig, BadRequest
+from octavo.grammar.fronts.reply import read as as_llguidance
 from octavo.types import Reading, Tool, Tools
 
 EACH = pytest.mark.parametrize("name", DIALECTS)
@@ -188,8 +189,8 @@ def tokens_of(spelling, text):
 def taken(name, text, tools, *, control=False, **reading):
     """(how much of it the grammar takes, whether the answer may end there)"""
     spelling, tokenizer = spelled(name, control=control)
-    grammar = answer_grammar(spelling, tools, Reading(tools.callable, **reading))
-    matcher = llguidance.LLMatcher(tokenizer, grammar.text)
+    grammar = reply_grammar(spelling, tools, Reading(tools.callable, **reading), None)
+    matcher = llguidance.LLMatcher(tokenizer, as_llguidance(grammar.text))
     assert not matcher.is_error(), matcher.get_error()
     tokens = tokens_of(spelling, text)
     return matcher.try_consume_tokens(tokens) == len(tokens), matcher.is_accepting()
@@ -269,7 +270,7 @@ def test_five_hundred_tools_in_one_request():
         Tool(f"tool_{i}", 'a "quoted" {brace} <|im_end|>', TOOL.parameters) for i in range(500)
     )
     names = tuple(tool.name for tool in tools)
-    for name in DIALECTS:
+    for name in ("hermes", "llama3_pythonic"):
         text = without_text(name).replace("look", "tool_499")
         assert taken(name, text, Tools(tools, names, is_required=True)) == (True, True)
 
@@ -341,7 +342,7 @@ def test_what_gemma_has_no_words_for_is_refused_by_name_and_path():
     tool = Tool("f", None, parameters, "tools[0].function.parameters")
     spelling, _ = spelled("gemma", control=True)
     with pytest.raises(BadRequest) as refused:
-        answer_grammar(spelling, Tools((tool,), ("f",)), Reading(("f",)))
+        reply_grammar(spelling, Tools((tool,), ("f",)), Reading(("f",)), None)
     assert refused.value.field == "tools[0].function.parameters.properties.a.pattern"
 
 

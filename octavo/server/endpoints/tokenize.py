@@ -8,10 +8,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.errors import BadRequest
-from octavo.server.calls import Tokenizer
 from octavo.server.exchange import json_response, read
+from octavo.server.protocols._openai_tools import FunctionTool, read_tools
 from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
 from octavo.server.running import Engine, check_model
+from octavo.types import Chat
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
@@ -22,6 +23,7 @@ NEEDS_KEY = True
 class Body(Struct):
     prompt: str | None = None
     messages: list[BodyMessage] | None = None  # rendered as for an answer; instead of a prompt
+    tools: list[FunctionTool] | None = None  # that the messages may call
     model: str | None = None
     add_special_tokens: bool | None = None  # of a prompt: BOS and the like; true if not given
     return_token_strs: bool | None = None
@@ -31,7 +33,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     body, headers = await read(http, Body)
     if body.model is not None:
         check_model(engine, body.model)
-    ids = await asyncio.to_thread(_ids, engine.tokenizer, body)
+    ids = await asyncio.to_thread(_ids, engine, body)
     shown = [engine.tokenizer.decode([i], special=True) for i in ids]
     said = {
         "count": len(ids),
@@ -42,13 +44,16 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     return json_response(said, headers=headers)
 
 
-def _ids(tokenizer: Tokenizer, body: Body) -> Sequence[int]:
+def _ids(engine: Engine, body: Body) -> Sequence[int]:
     if (body.prompt is None) == (body.messages is None):
         raise BadRequest("give either prompt or messages", "prompt")
     if body.messages is not None:
         if body.add_special_tokens is not None:
             raise BadRequest("the chat template says which, leave it out", "add_special_tokens")
-        return tokenizer.chat_ids(read_messages(body.messages))
+        tools = read_tools(body.tools)
+        return engine.chat_format.ids(Chat(read_messages(body.messages), tools))
+    if body.tools:
+        raise BadRequest("they need messages, leave them out", "tools")
     if body.add_special_tokens is False:
-        return tokenizer.encode(body.prompt or "")
-    return tokenizer.prompt_ids(body.prompt or "")
+        return engine.tokenizer.encode(body.prompt or "")
+    return engine.tokenizer.prompt_ids(body.prompt or "")

@@ -124,12 +124,15 @@ def usage(reply: Reply, ends: Mapping[int, Finished]) -> Json:
     firsts = [ends[k].usage for k in range(0, reply.num_choices, reply.call.n)]
     prompt = sum(first.prompt_tokens for first in firsts)
     said = 0 if reply.call.silent else sum(end.usage.completion_tokens for end in ends.values())
-    return {
+    told: Json = {
         "prompt_tokens": prompt,
         "completion_tokens": said,
         "total_tokens": prompt + said,
         "prompt_tokens_details": {"cached_tokens": sum(first.cached_tokens for first in firsts)},
     }
+    if thought := sum(end.usage.reasoning_tokens for end in ends.values()):
+        told["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return told
 
 
 def frame(data: Json) -> ServerSentEvent:

@@ -4,8 +4,7 @@
     otherwise     text, or text and then calls: from the marker on nothing but calls may follow
     reasons       a thought may come first, in which nothing is a call
 
-Owns the shape of the whole and of calls. What a JSON Schema means is grammar/fronts/json_schema.py's
-affair, but for the notations of argument_grammar.py.
+Owns the shape of the whole and of calls. What their arguments may be is argument_grammar.py's.
 """
 
 import json
@@ -14,19 +13,28 @@ from collections.abc import Iterable
 
 from octavo.engine.argument_grammar import arguments_rules, opening
 from octavo.engine.dialect import Spelling
+from octavo.grammar.fronts.reply import write
 from octavo.types import Grammar, Reading, Tools
 
 _SPACE = r"[ \t\r\n]*"
 
 
-def answer_grammar(spelling: Spelling, tools: Tools, reading: Reading) -> Grammar:
-    """Raises BadRequest for a schema that the dialect's notation has no words for."""
-    return Grammar("tools", "\n".join(_Writer(spelling, tools, reading).rules()) + "\n")
+def reply_grammar(
+    spelling: Spelling, tools: Tools | None, reading: Reading, answer: Grammar | None
+) -> Grammar:
+    """`answer`: what the text must be. Raises BadRequest for a schema that the dialect's notation
+    has no words for."""
+    writer = _Writer(spelling, tools, reading, is_free=answer is None)
+    needs_answer = answer if tools is None or not tools.is_required else None
+    return write("\n".join(writer.rules()) + "\n", needs_answer)
 
 
 class _Writer:
-    def __init__(self, spelling: Spelling, tools: Tools, reading: Reading) -> None:
-        self._spelling, self._tools, self._reading = spelling, tools, reading
+    def __init__(
+        self, spelling: Spelling, tools: Tools | None, reading: Reading, *, is_free: bool
+    ) -> None:
+        self._spelling, self._reading, self._is_free = spelling, reading, is_free
+        self._tools = tools or Tools((), ())
         self._ids = {character: token for token, character in spelling.ids.items()}
         may_think = spelling.thought is not None and reading.max_thought != 0
         self._may_begin_thought = may_think and not reading.is_thinking
@@ -41,8 +49,9 @@ class _Writer:
         if thought:
             yield from self._thought_rules()
         if not self._tools.is_required:
-            yield from self._reply_rules()
-        yield from self._call_rules()
+            yield from self._reply_rules() if self._is_free else self._answer_rules()
+        if self._tools.callable:
+            yield from self._call_rules()
 
     def _thought_rules(self) -> Iterable[str]:
         assert self._spelling.thought is not None
@@ -51,6 +60,10 @@ class _Writer:
         yield self._up_to("thought", "ANY", end)
         if self._may_begin_thought:
             yield f"begin_thought: {self._sequence(begin)}"
+
+    def _answer_rules(self) -> Iterable[str]:
+        """No text but one that has a grammar of its own."""
+        yield f"reply: @answer{' | calls' if self._tools.callable else ''}"
 
     def _reply_rules(self) -> Iterable[str]:
         """A lexer goes as far as it can: so text must not match what begins a thought or a call."""
