@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,8 @@ CHAT = {"model": "tiny", "messages": [USER]}
 TEXT = {"model": "tiny", "prompt": "Hi"}
 ASK = {openai_chat: CHAT, openai_completions: TEXT}
 PROTOCOLS = pytest.mark.parametrize("protocol", ASK, ids=lambda p: p.__name__.split(".")[-1])
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+NO_OBJECT = {"name": "f", "arguments": "[]"}
 COFFEE = "☕".encode()
 
 
@@ -247,7 +250,11 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("messages", []),
         ("messages", "Hi"),
         ("messages[0].role", [{"role": "wizard", "content": "x"}]),
-        ("messages[0].role", [{"role": "tool", "content": "x", "name": "f"}]),
+        ("messages[0].role", [{"role": "function", "content": "x", "name": "f"}]),
+        ("messages[0].tool_call_id", [{"role": "tool", "content": "x"}]),
+        ("messages[0].tool_call_id", [{"role": "tool", "content": "x", "tool_call_id": "c"}]),
+        ("messages[0].tool_calls", [USER | {"tool_calls": [CALL]}]),
+        ("messages[0].name", [USER | {"name": "Ann"}]),
         ("messages[0].content", [{"role": "user"}]),
         ("messages[0].content", [{"role": "user", "content": 1}]),
         (
@@ -255,9 +262,34 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
             [USER, {"role": "user", "content": [{"type": "image_url"}]}],
         ),
         ("messages[0].content[0].text", [{"role": "user", "content": [{"type": "text"}]}]),
-        ("messages[0].tool_calls", [{"role": "assistant", "tool_calls": [{"id": "1"}]}]),
+        ("messages[0].tool_calls[0]", [{"role": "assistant", "tool_calls": [{"id": "1"}]}]),
+        (
+            "messages[0].tool_calls[0].function.arguments",
+            [
+                {
+                    "role": "assistant",
+                    "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[]"}}],
+                }
+            ],
+        ),
         ("messages[0].refusal", [{"role": "assistant", "refusal": "no"}]),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tools[0].type", [{"type": "custom", "custom": {"name": "f"}}]),
+        ("tools[0].function", [{"type": "function"}]),
+        ("tools[0].function.name", [{"type": "function", "function": {"name": "a b"}}]),
+        (
+            "tools[0].function.parameters",
+            [{"type": "function", "function": {"name": "f", "parameters": 1}}],
+        ),
+        (
+            "tools[0].function.parameters.type",
+            [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}],
+        ),
+        ("tools", [{"type": "function", "function": {"name": "f"}}] * 2),
+        ("tool_choice", "always"),
+        ("tool_choice", {"type": "custom", "custom": {"name": "f"}}),
+        ("tool_choice.function", {"type": "function"}),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("reasoning.max_tokens", {"max_tokens": -1}),
         ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
         ("response_format", {"type": "json_object"}),
@@ -265,14 +297,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
-        ("reasoning_effort", "high"),
         ("top_logprobs", 2),
         ("top_logprobs", 21),
     ],
 )
 def test_what_chat_cannot_honour_is_refused_by_name(field, value):
     with pytest.raises(BadRequest) as refusal:
-        parse(openai_chat, **{field.split("[")[0]: value})
+        parse(openai_chat, **{re.split(r"[.\[]", field)[0]: value})
     assert refusal.value.field == field
 
 
