@@ -143,16 +143,12 @@ def read_thinking(reasoning: Reasoning | None, effort: str | None) -> Thinking |
     return Thinking(field if effort else "reasoning.max_tokens", None, most, effort)
 
 
-def delta(event: Delta) -> Json:
-    """What an event adds to a message."""
-    said: Json = {}
-    if event.reasoning:
-        said["reasoning_content"] = event.reasoning
-    if event.text or not (event.reasoning or event.calls):
-        said["content"] = event.text
-    if event.calls:
-        said["tool_calls"] = [_call_delta(part) for part in event.calls]
-    return said
+def deltas(event: Delta) -> list[Json]:
+    """What an event adds to a message, one thing at a time; at least one, if only to be empty."""
+    said: list[Json] = [{"reasoning_content": event.reasoning}] if event.reasoning else []
+    said += [{"content": event.text}] if event.text else []
+    said += [{"tool_calls": [_call_delta(part)]} for part in event.calls]
+    return said or [{"content": ""}]
 
 
 def _call_delta(part: CallDelta) -> Json:

@@ -32,7 +32,7 @@ from octavo.server.protocols._openai_tools import (
     Choice,
     FunctionTool,
     Reasoning,
-    delta,
+    deltas,
     message,
     read_calls,
     read_thinking,
@@ -215,7 +215,9 @@ async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent
     async for index, event in events:
         match event:
             case Delta(logprobs=logprobs) if says(event) or logprobs:
-                yield frame(common | _delta(reply, index, delta(event), logprobs))
+                for said in deltas(event):
+                    yield frame(common | _delta(reply, index, said, logprobs))
+                    logprobs = ()  # once
             case Finished():
                 ends[index] = completed(event)
                 yield frame(common | _last_delta(index, event))
