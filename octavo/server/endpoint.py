@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from octavo.errors import OctavoError, PromptTooLong
+from octavo.errors import BadRequest, OctavoError, PromptTooLong
 from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
 from octavo.server.exchange import body_of
 from octavo.server.gate import priority
@@ -57,6 +57,7 @@ class Endpoint:
             reply = await asyncio.to_thread(self._read, raw)
         else:
             reply = self._read(raw)
+        kept = await self._prepare(reply.call)
         named = http.app.state.unknown_fields.headers(reply.call.ignored)
         headers = {self.dialect.ID_HEADER: reply.id, **named}
         key, state = http.state.key, http.app.state
@@ -65,6 +66,7 @@ class Endpoint:
             tenant = key.id if key else ""
             requests = _requests(reply, priority(key, reply.call), tenant)
             running = await Running.begin(self.engine, requests)
+            del kept  # the engine has it now
         except OctavoError:
             if grant:
                 grant.settle(0, monotonic())
@@ -78,6 +80,14 @@ class Endpoint:
             await running.close()
         body = self.dialect.whole(reply, answers)
         return Response(body, headers=headers, media_type="application/json")
+
+    async def _prepare(self, call: Call) -> object:
+        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+        try:
+            return await self.engine.prepare(call.params)
+        except BadRequest as error:
+            field = error.field and call.names.get(error.field, error.field)
+            raise BadRequest(error.problem, field) from None
 
     def _read(self, raw: bytes) -> Reply:
         """The long part of reading a body is rendering and tokenizing its prompts."""

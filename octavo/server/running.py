@@ -10,7 +10,7 @@ from typing import Protocol
 
 from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
-from octavo.types import Event, Finished, Load, Request
+from octavo.types import Event, Finished, Load, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Engine(Protocol):
     @property
     def num_requests(self) -> int: ...  # taken and not finished
 
+    async def prepare(self, params: SamplingParams) -> object: ...  # submit finds what is kept
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...

@@ -15,6 +15,7 @@ from sse_starlette import ServerSentEvent
 from octavo.errors import BadRequest
 from octavo.server.bodies import decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Chat, Events, Reply, completed
+from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
@@ -58,6 +59,7 @@ class Body(Common, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    response_format: Format | None = None
     # Accepted because they change no token.
     metadata: dict[str, str] | None = None
     parallel_tool_calls: bool | None = None
@@ -75,7 +77,6 @@ class Body(Common, kw_only=True):
     moderation: Any = None
     prediction: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
     tool_choice: Any = None
     tools: Any = None
     verbosity: Any = None
@@ -91,7 +92,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "moderation": (),
     "prediction": (),
     "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "verbosity": ("medium",),
@@ -111,7 +111,12 @@ def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body)
     refuse_unserved(body, NEUTRAL)
     refuse_streamed_scores(body)
-    params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
+    params = sampling(
+        body,
+        max_tokens=_max_tokens(body),
+        logprobs=_logprobs(body),
+        schema=schema_of(body.response_format, "response_format"),
+    )
     return Call(
         model=body.model,
         prompts=(Chat(read_messages(body.messages)),),
@@ -120,8 +125,14 @@ def parse(raw: bytes) -> Call:
         priority=body.priority or 0,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
+        names=_names(body),
         ignored=ignored,
     )
+
+
+def _names(body: Body) -> dict[str, str]:
+    given = body.response_format
+    return {} if given is None else {"schema": schema_field(given, "response_format")}
 
 
 def _max_tokens(body: Body) -> int | None:
