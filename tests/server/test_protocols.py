@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -260,7 +261,9 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
+        ("response_format.json_schema.schema", {"type": "json_schema"}),
+        ("response_format.json_schema.schema", {"type": "json_schema", "json_schema": {}}),
+        ("response_format.type", {"type": "grammar"}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("prediction", {"type": "content", "content": "x"}),
@@ -272,7 +275,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
 )
 def test_what_chat_cannot_honour_is_refused_by_name(field, value):
     with pytest.raises(BadRequest) as refusal:
-        parse(openai_chat, **{field.split("[")[0]: value})
+        parse(openai_chat, **{re.split(r"[\[.]", field)[0]: value})
     assert refusal.value.field == field
 
 

@@ -44,6 +44,7 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 _CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
 
@@ -110,6 +111,10 @@ class Reader:
             most = len({str(name) for name in required}) + 1
             if least > most:  # of two equal keys, which count once, nobody would know
                 raise self._refusal("minProperties", path, f"is enforced up to {most} here")
+            optional = set(schema.get("properties", ())) - {str(name) for name in required}
+            if len(optional) > MOST_OPTIONAL:
+                problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
+                raise self._refusal("properties", path, problem)
         for word in ("const", "enum", "properties", "required"):
             value = schema.get(word)
             said = list(value) if word == "properties" and isinstance(value, dict) else value

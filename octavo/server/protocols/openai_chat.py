@@ -132,7 +132,9 @@ def parse(raw: bytes) -> Call:
 
 def _names(body: Body) -> dict[str, str]:
     given = body.response_format
-    return {} if given is None else {"schema": schema_field(given, "response_format")}
+    if given is None or given.type == "text":
+        return {}
+    return {"schema": schema_field(given, "response_format")}
 
 
 def _max_tokens(body: Body) -> int | None:
