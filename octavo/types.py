@@ -151,7 +151,7 @@ class SamplingParams:
         names = [name for name, value in given.items() if value is not None]
         names += ["choice"] if self.choice else []
         if len(names) > 1:
-            raise BadRequest(f"it contradicts {names[0]}, give one of them", names[1])
+            raise BadRequest(f"it cannot stand beside {names[0]}, give one of them", names[1])
         if self.schema is not None:
             object.__setattr__(self, "schema", _schema_text(self.schema))
 
@@ -168,7 +168,7 @@ def _schema_text(schema: Any) -> str:
         schema = schema.model_json_schema()
     try:
         return json.dumps(schema)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         problem = f"{error}, give JSON text, a dict or a pydantic model"
         raise BadRequest(problem, "schema") from None
 

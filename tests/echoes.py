@@ -70,6 +70,12 @@ class EchoEngine:
         self.requests = []
         self.stopping = False
 
+    async def prepare(self, params):
+        if params.regex == "(":
+            raise BadRequest("unclosed group", "regex")
+        if params.schema == '{"not": {}}':
+            raise BadRequest("'not' at $ is not enforced, leave it out", "schema")
+
     async def start(self):
         self.stopping, self.is_ready = False, True
 

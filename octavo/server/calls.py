@@ -1,6 +1,6 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
@@ -36,6 +36,7 @@ class Call:
     echo: bool = False  # the prompt is said before the answer
     silent: bool = False  # the answer is not said: only the echo was wanted
     shows_thoughts: bool = True
+    names: Mapping[str, str] = field(default_factory=dict)  # of params: ours -> theirs, if other
     ignored: Unknown = field(default_factory=dict)
 
 

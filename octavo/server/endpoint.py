@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from octavo.engine.chat_format import Prompt as Written
-from octavo.errors import OctavoError, PromptTooLong
+from octavo.errors import BadRequest, OctavoError, PromptTooLong
 from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.exchange import body_of
 from octavo.server.gate import priority
@@ -58,6 +58,7 @@ class Endpoint:
             reply = await asyncio.to_thread(self._read, raw)
         else:
             reply = self._read(raw)
+        kept = await self._prepare(reply.call)
         named = http.app.state.unknown_fields.headers(reply.call.ignored)
         headers = {self.dialect.ID_HEADER: reply.id, **named}
         key, state = http.state.key, http.app.state
@@ -66,6 +67,7 @@ class Endpoint:
             tenant = key.id if key else ""
             requests = _requests(reply, priority(key, reply.call), tenant)
             running = await Running.begin(self.engine, requests)
+            del kept  # the engine has it now
         except OctavoError:
             if grant:
                 grant.settle(0, monotonic())
@@ -79,6 +81,14 @@ class Endpoint:
             await running.close()
         body = self.dialect.whole(reply, answers)
         return Response(body, headers=headers, media_type="application/json")
+
+    async def _prepare(self, call: Call) -> object:
+        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+        try:
+            return await self.engine.prepare(call.params)
+        except BadRequest as error:
+            field = error.field and call.names.get(error.field, error.field)
+            raise BadRequest(error.problem, field) from None
 
     def _read(self, raw: bytes) -> Reply:
         """The long part of reading a body is rendering and tokenizing its prompts."""
@@ -97,17 +107,14 @@ class Endpoint:
         )
 
     def _prompt(self, prompt: Prompt, params: SamplingParams) -> Written:
+        field, answer = "prompt", params.constraint
         match prompt:
             case Chat():
-                field, written = (
-                    "messages",
-                    self.engine.chat_format.prompt(prompt, params.constraint),
-                )
+                field, written = "messages", self.engine.chat_format.prompt(prompt, answer)
             case str():
-                ids = tuple(self.engine.tokenizer.prompt_ids(prompt))
-                field, written = "prompt", Written(ids, None, params.constraint)
+                written = Written(tuple(self.engine.tokenizer.prompt_ids(prompt)), None, answer)
             case _:
-                field, written = "prompt", Written(prompt, None, params.constraint)
+                written = Written(prompt, None, answer)
         if len(written.ids) >= self.engine.max_context:
             raise PromptTooLong(len(written.ids), self.engine.max_context, field)
         return written

@@ -11,7 +11,7 @@ from typing import Protocol
 from octavo.engine.chat_format import ChatFormat
 from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
-from octavo.types import Event, Finished, Load, Request
+from octavo.types import Event, Finished, Load, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Engine(Protocol):
     @property
     def num_requests(self) -> int: ...  # taken and not finished
 
+    async def prepare(self, params: SamplingParams) -> object: ...  # submit finds what is kept
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...

@@ -13,7 +13,7 @@ LIMITS = LLParserLimits(
     step_lexer_fuel=50_000,
     step_max_items=50_000,
     max_lexer_states=20_000,
-    max_grammar_size=200_000,
+    max_grammar_size=100_000,
     verbose_errors=False,
 )
 

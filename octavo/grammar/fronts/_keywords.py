@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Any, Final
 
 from octavo.errors import BadRequest
+from octavo.grammar.fronts import _patterns
 from octavo.types import Json
 
 ONE: Final = ("items", "additionalItems", "additionalProperties")  # each is a schema
@@ -42,6 +43,8 @@ NEUTRAL: Final[Json] = {  # the value that allows everything
 FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
+_CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
+MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
 
@@ -79,7 +82,7 @@ class Reader:
         kept = {word: value for word, value in schema.items() if self._matters(word, value, path)}
         self._check(kept, path)
         parts = {step: self.read(part, path + step) for step, part in subschemas(kept)}
-        kept = _replaced(kept, parts)
+        kept = _with_patterns(_replaced(kept, parts))
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
         return kept
@@ -98,7 +101,7 @@ class Reader:
 
     def _check(self, schema: Json, path: str) -> None:
         """What llguidance takes and does not hold, or takes all too long over."""
-        if "format" in schema and schema["format"] not in FORMATS:
+        if "format" in schema and str(schema["format"]) not in FORMATS:
             known = ", ".join(sorted(FORMATS))
             problem = f"is {str(schema['format'])[:40]!r}, of which none is enforced but {known}"
             raise self._refusal("format", path, problem)
@@ -108,6 +111,15 @@ class Reader:
             most = len({str(name) for name in required}) + 1
             if least > most:  # of two equal keys, which count once, nobody would know
                 raise self._refusal("minProperties", path, f"is enforced up to {most} here")
+            optional = set(schema.get("properties", ())) - {str(name) for name in required}
+            if len(optional) > MOST_OPTIONAL:
+                problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
+                raise self._refusal("properties", path, problem)
+        for word in ("const", "enum", "properties", "required"):
+            value = schema.get(word)
+            said = list(value) if word == "properties" and isinstance(value, dict) else value
+            if _has_control_character(said):  # llguidance would leave it out
+                raise self._refusal(word, path, "has a control character, which no answer may")
         if isinstance(divisor := schema.get("multipleOf"), int | float):
             self._divide(divisor, path)
 
@@ -152,6 +164,15 @@ class Reader:
         return here
 
 
+def _has_control_character(value: Any) -> bool:
+    """Of those that JSON has no letter for, in a text or a name."""
+    if isinstance(value, str):
+        return _CONTROL.search(value) is not None
+    if isinstance(value, dict):
+        return any(map(_has_control_character, [*value, *value.values()]))
+    return isinstance(value, list) and any(map(_has_control_character, value))
+
+
 def _digits(divisor: float) -> int:
     """7 of 0.007: the remainders an automaton for it alone tells apart."""
     return int("".join(map(str, Decimal(str(divisor)).normalize().as_tuple().digits)))
@@ -164,6 +185,18 @@ def _texts(schema: Any) -> frozenset[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return frozenset()
     return frozenset(values)
+
+
+def _with_patterns(schema: Json) -> Json:
+    if isinstance(pattern := schema.get("pattern"), str):
+        schema["pattern"] = _patterns.translated(pattern)
+    if isinstance(named := schema.get("patternProperties"), dict):
+        schema["patternProperties"] = {_patterns.translated(name): named[name] for name in named}
+    if schema.get("format") in _patterns.OF_FORMATS:
+        ours = {"pattern": _patterns.OF_FORMATS[schema.pop("format")]}
+        others = schema.get("allOf", [])
+        schema |= {"allOf": [*others, ours]} if "pattern" in schema else ours
+    return schema
 
 
 def _replaced(schema: Json, parts: Json) -> Json:

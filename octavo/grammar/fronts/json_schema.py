@@ -45,7 +45,7 @@ def read(text: str) -> str:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error}", FIELD) from None
-    return LLMatcher.grammar_from_json_schema(enforceable(schema, FIELD))
+    return LLMatcher.grammar_from_json_schema(json.dumps(enforceable(schema, FIELD)))
 
 
 def enforceable(schema: Any, field: str) -> Json:
@@ -66,7 +66,8 @@ def enforceable(schema: Any, field: str) -> Json:
 
 
 def _problem(schema: Json) -> str | None:
-    return problem_of(LLMatcher.grammar_from_json_schema(schema | {"x-guidance": OPTIONS}))
+    text = json.dumps(schema | {"x-guidance": OPTIONS})
+    return problem_of(LLMatcher.grammar_from_json_schema(text))
 
 
 def _blamed(schema: Json, problem: str) -> str:

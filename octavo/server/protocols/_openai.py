@@ -55,12 +55,18 @@ class Common(Struct, kw_only=True):
     stop_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
+    # Ours: what the answer must be. `grammar` is Lark or GBNF.
+    regex: str | None = None
+    grammar: str | None = None
+    choice: Annotated[list[str], Meta(min_length=1)] | None = None
     # Accepted because it changes no token.
     user: str | None = None
 
 
-def sampling(body: Common, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
-    """The fields the two endpoints spell alike, and the two that they do not."""
+def sampling(
+    body: Common, *, max_tokens: int | None, logprobs: int | None, schema: Json | None = None
+) -> SamplingParams:
+    """The fields the two endpoints spell alike, and those that they do not."""
     top_k = None if body.top_k in (0, -1) else body.top_k  # both mean "all" to vLLM's clients
     given: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -79,6 +85,10 @@ def sampling(body: Common, *, max_tokens: int | None, logprobs: int | None) -> S
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "ignore_eos": body.ignore_eos,
         "prompt_logprobs": body.prompt_logprobs,
+        "schema": schema,
+        "regex": body.regex,
+        "grammar": body.grammar,
+        "choice": None if body.choice is None else tuple(body.choice),
     }
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 

@@ -15,6 +15,7 @@ from sse_starlette import ServerSentEvent
 from octavo.errors import BadRequest
 from octavo.server.bodies import decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed, says
+from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
@@ -76,6 +77,7 @@ class Body(Common, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     reasoning: Reasoning | None = None  # ours
+    response_format: Format | None = None
     # Accepted because they change no token.
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
@@ -91,7 +93,6 @@ class Body(Common, kw_only=True):
     modalities: Any = None
     moderation: Any = None
     prediction: Any = None
-    response_format: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -104,7 +105,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
-    "response_format": ({"type": "text"},),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -127,7 +127,12 @@ def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body)
     refuse_unserved(body, NEUTRAL)
     refuse_streamed_scores(body)
-    params = sampling(body, max_tokens=_max_tokens(body), logprobs=_logprobs(body))
+    params = sampling(
+        body,
+        max_tokens=_max_tokens(body),
+        logprobs=_logprobs(body),
+        schema=schema_of(body.response_format, "response_format"),
+    )
     return Call(
         model=body.model,
         prompts=(_chat(body),),
@@ -136,6 +141,7 @@ def parse(raw: bytes) -> Call:
         priority=body.priority or 0,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
+        names=_names(body),
         ignored=ignored,
     )
 
@@ -144,6 +150,13 @@ def _chat(body: Body) -> Chat:
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls)
     thinking = read_thinking(body.reasoning, body.reasoning_effort)
     return Chat(read_messages(body.messages), tools, thinking)
+
+
+def _names(body: Body) -> dict[str, str]:
+    given = body.response_format
+    if given is None or given.type == "text":
+        return {}
+    return {"schema": schema_field(given, "response_format")}
 
 
 def _max_tokens(body: Body) -> int | None:
