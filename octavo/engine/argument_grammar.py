@@ -19,6 +19,10 @@ _SAYS_NOTHING = frozenset(
     | {"$defs", "definitions", "readOnly", "writeOnly"}
 )
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"})
+_OPENS = frozenset(  # keywords by which there may be, or must be, other properties
+    {"additionalProperties", "patternProperties", "minProperties"}
+    | {"allOf", "anyOf", "oneOf", "$ref"}
+)
 _ENDS_BARE = frozenset(" \t\r\n,:=()[]{}<>\"'")
 
 Value: TypeAlias = Callable[[Any, str], str]  # (schema, path) -> a Lark expression
@@ -34,13 +38,23 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
     as Lark has it. Raises BadRequest."""
     yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
     if not notation.bare_names:
-        yield f"{rule}_rest: {_json(tool.parameters, tool.field)}"
+        yield f"{rule}_rest: {_json(_closed(tool.parameters), tool.field)}"
         return
     writer = _Writer(rule, tool, notation, quote)
     value = writer.gemma if notation.bare_keys else writer.python
     body = writer.pairs(tool.parameters, tool.field, value, ends_name=notation.ends_name)
     yield f"{rule}_rest: {body} {json.dumps(notation.brackets[1])}"
     yield from writer.rules
+
+
+def _closed(schema: Json) -> Json:
+    """Who lists properties and says nothing of others expects none: so small models invent none."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or schema.keys() & _OPENS:
+        return schema
+    if not set(schema.get("required", ())) <= properties.keys():
+        return schema
+    return schema | {"additionalProperties": False}
 
 
 def _json(schema: Any, field: str) -> str:

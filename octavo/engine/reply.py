@@ -64,8 +64,10 @@ class ReplyStream:
 
     def flush(self) -> list[Part]:
         """The rest, when no more tokens come."""
-        text = self._letters.push(self._characters.flush()) + self._letters.flush()
-        parts = self._cut([*self._reader.push(text), *self._reader.flush()])
+        parts = self._reader.push(self._letters.push(self._characters.flush()))
+        begun = self._letters.flush()
+        parts += [] if self._reader.expects_call else self._reader.push(begun)
+        parts = self._cut([*parts, *self._reader.flush()])
         return [*parts, Said(self._stops.flush())]
 
     @property
@@ -188,7 +190,18 @@ class Reader:
     @property
     def is_whole(self) -> bool:
         """No call has begun that has not ended."""
-        return not self.is_broken and self._state != self._argue
+        is_within = self._state == self._argue or self._is_marked
+        return not self.is_broken and not is_within
+
+    @property
+    def expects_call(self) -> bool:
+        """Another one, or nothing."""
+        return self._state == self._after and self._spelling.next is not None
+
+    @property
+    def _is_marked(self) -> bool:
+        """What may become a call began with the mark of one."""
+        return bool(self._raw) and self._spelling.dialect.marker is not None
 
     def push(self, text: str) -> list[Part]:
         self._parts = []
@@ -200,7 +213,7 @@ class Reader:
 
     def flush(self) -> list[Part]:
         self._parts = []
-        if self._raw:
+        if self._raw and not self._is_marked:  # half a call is nothing to show
             self._give_up()
         if not self.is_thinking:
             self._tell(Said(self._space))
