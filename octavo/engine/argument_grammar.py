@@ -36,6 +36,7 @@ def opening(notation: Notation) -> str:
 def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> Iterable[str]:
     """`rule`, and `rule`_rest, which is what follows the opening bracket. `quote`: the notation's,
     as Lark has it. Raises BadRequest."""
+    _json(tool.parameters, tool.field)  # or what follows would have to look for nonsense
     yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
     if not notation.bare_names:
         yield f"{rule}_rest: {_json(_closed(tool.parameters), tool.field)}"
