@@ -56,13 +56,13 @@ class Engine:
             step_tokens=config.step_tokens,
         )
         self.grammars = Grammars(loaded.tokenizer, loaded.vocab_size)
-        self._constraints = Constraints(self.grammars)
+        self.constraints = Constraints(self.grammars)
         self._runner = Runner(
             loaded.program,
             len(loaded.groups),
             loaded.limits,
             loaded.plan.max_context,
-            self._constraints,
+            self.constraints,
         )
         self._answers: dict[str, Answer] = {}
         self._untold: list[Told] = []
@@ -143,7 +143,7 @@ class Engine:
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
-        self._constraints.open(sequence)
+        self.constraints.open(sequence)
         self._answers[request.id] = Answer(sequence, self.tokenizer, self.max_context, monotonic())
 
     def cancel(self, id: str) -> None:
@@ -187,7 +187,7 @@ class Engine:
     def _tell_of(self, outcome: Outcome, now: float) -> None:
         sequence, following = outcome.chunk.sequence, NOTHING
         if outcome.sampled:
-            following = self._constraints.take(sequence, outcome.sampled.token_id)
+            following = self.constraints.take(sequence, outcome.sampled.token_id)
         answer = self._answers[sequence.id]
         for event in answer.take(outcome, following, now):
             if isinstance(event, Delta):
@@ -207,7 +207,7 @@ class Engine:
         self._tell_end(sequence.id, End("error"), problem)
 
     def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
-        self._constraints.close(id)
+        self.constraints.close(id)
         finished = self._answers.pop(id).finished(end, monotonic(), problem)
         self._prompt_tokens += finished.usage.prompt_tokens
         self._cached_tokens += finished.usage.cached_tokens
