@@ -58,8 +58,8 @@ inline void keep_allowed(uint64_t bits, const float* x, float* out) {
     }
 }
 
-// The blocks of a row under a mask; the last is filled up with -inf. `maxima` are those of what is
-// allowed.
+// The blocks of a row under a mask; the last is filled up with -inf. `maxima` are no less than what
+// is allowed of each block, and equal to it where there is no mask.
 struct Blocks {
     const float *logits, *maxima;
     int size, count;
@@ -111,17 +111,19 @@ struct Blocks {
     }
 };
 
-// What maxima become under a mask.
-inline const float* maxima_of_allowed(const Blocks& row) {
-    thread_local std::vector<float> maxima;
-    if (maxima.size() < (size_t)row.count) maxima.resize(row.count);
+// What maxima become under a mask: bounds from above, of which the largest is exact.
+inline const float* bounds_of_allowed(const Blocks& row) {
+    thread_local std::vector<float> bounds;
+    if (bounds.size() < (size_t)row.count) bounds.resize(row.count);
+    float best = -INF;
     for (int block = 0; block < row.count; ++block) {
         uint64_t bits = allowed_in(row.allowed, block, row.size);
-        maxima[block] = bits == 0       ? -INF
-                        : bits + 1 == 0 ? row.maxima[block]
-                                        : best_of(row.at(block), LOGITS_BLOCK);
+        float bound = bits ? row.maxima[block] : -INF;
+        if (bound > best && bits + 1) bound = best_of(row.at(block), LOGITS_BLOCK);
+        bounds[block] = bound;
+        best = std::max(best, bound);
     }
-    return maxima.data();
+    return bounds.data();
 }
 
 struct Token {
@@ -225,11 +227,12 @@ inline Token kth(const Blocks& row, int k, float best) {
     if (room.size() < (size_t)row.count * LOGITS_BLOCK)
         room.resize((size_t)row.count * LOGITS_BLOCK);
     float* some = room.data();
-    // Each of k blocks has one at least as large as the k-th largest maximum.
+    // Each of k blocks has one at least as large as the k-th largest maximum, but for a mask.
     float bound = k <= row.count ? bound_for(row.maxima, row.count, k, k + k / 4, -INF, best)
                                  : likely_bound(row, k, best);
     int count = gather(row, larger(bound), some);
-    if (count < k && k > row.count && gather(row, bound, some) < k)
+    bool is_guess = k > row.count || row.allowed;
+    if (count < k && is_guess && gather(row, bound, some) < k)
         count = gather(row, larger(bound = -INF), some);
     // Fewer than k are above the bound, so the k-th is equal to it; else it is among them.
     Token last = {bound, NOBODY_AFTER};

@@ -237,7 +237,7 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in) {
     Bent bent(logits, maxima, size);
     if (in.num_prompt + in.num_output + in.num_biases > 0) bent.penalize(in);
     Blocks row(logits, maxima, size, in.allowed);
-    if (in.allowed) row.maxima = maxima_of_allowed(row);
+    if (in.allowed) row.maxima = bounds_of_allowed(row);
     float best = best_of(row.maxima, row.count);
     if (!std::isfinite(best)) return NO_TOKEN;
     int first = row.first(best);

@@ -55,7 +55,10 @@ NOTHING = Following()
 
 
 class Constraints:
+    """`forces_text` is False where masks alone are measured: the same tokens, one at a time."""
+
     def __init__(self, grammars: Grammars) -> None:
+        self.forces_text = True
         self._grammars = grammars
         self._held: dict[str, Held] = {}
         self._threads = ThreadPoolExecutor(THREADS, "octavo-masks")
@@ -119,7 +122,7 @@ class Constraints:
         for token_id in token_ids:
             held.matcher.consume(token_id)
         forced: list[int] = []
-        if sequence.request.params.logprobs is None:
+        if self.forces_text and sequence.request.params.logprobs is None:
             forced = held.matcher.forced()
             for follower in forced:
                 held.matcher.consume(follower)

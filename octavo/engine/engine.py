@@ -58,13 +58,13 @@ class Engine:
             step_tokens=config.step_tokens,
         )
         self.grammars = Grammars(loaded.tokenizer, loaded.vocab_size)
-        self._constraints = Constraints(self.grammars)
+        self.constraints = Constraints(self.grammars)
         self._runner = Runner(
             loaded.program,
             len(loaded.groups),
             loaded.limits,
             loaded.plan.max_context,
-            self._constraints,
+            self.constraints,
         )
         self._answers: dict[str, Answer] = {}
         self._untold: list[Told] = []
@@ -148,7 +148,7 @@ class Engine:
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
-        self._constraints.open(sequence)
+        self.constraints.open(sequence)
         self._answers[request.id] = Answer(
             sequence, self.tokenizer, self.chat_format, self.max_context, monotonic()
         )
@@ -194,11 +194,11 @@ class Engine:
     def _tell_of(self, outcome: Outcome, now: float) -> None:
         sequence, following = outcome.chunk.sequence, NOTHING
         if outcome.sampled:
-            following = self._constraints.follow(sequence, outcome.sampled.token_id)
+            following = self.constraints.follow(sequence, outcome.sampled.token_id)
         answer = self._answers[sequence.id]
         events = answer.take(outcome, following, now)
         if closing := answer.closing:
-            events += answer.close_thought(self._constraints.follow(sequence, *closing))
+            events += answer.close_thought(self.constraints.follow(sequence, *closing))
         if token_ids := [
             i for event in events if isinstance(event, Delta) for i in event.token_ids
         ]:
@@ -218,7 +218,7 @@ class Engine:
         self._tell_end(sequence.id, End("error", problem=problem))
 
     def _tell_end(self, id: str, end: End) -> None:
-        self._constraints.close(id)
+        self.constraints.close(id)
         finished = self._answers.pop(id).finished(end, monotonic())
         self._prompt_tokens += finished.usage.prompt_tokens
         self._cached_tokens += finished.usage.cached_tokens

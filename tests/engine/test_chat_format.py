@@ -217,8 +217,7 @@ WORD = st.sampled_from(["string", "object", "array", "#/$defs/a"])
 KEYWORD = st.sampled_from(["items", "enum", "required", "$ref", "$defs", "anyOf", "minItems"])
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers() | WORD,
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(NAME | KEYWORD, inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAME | KEYWORD, inner, max_size=3),
     max_leaves=8,
 )
 

@@ -31,22 +31,16 @@ def loaded(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture
-def masks_alone(monkeypatch):
-    """Called, nothing is forced from then on."""
-    return lambda: monkeypatch.setattr(Matcher, "forced", lambda self: [])
-
-
 @pytest.mark.parametrize("temperature", [0, 1, 3])
 @pytest.mark.parametrize(
     "constraint", [{"schema": RECORD}, {"regex": "(forced text ){3}[a-z]{4}!"}]
 )
-def test_forced_text_is_what_masks_alone_give(loaded, masks_alone, constraint, temperature):
+def test_forced_text_is_what_masks_alone_give(loaded, constraint, temperature):
     wanted = constraint | {"max_tokens": 200, "temperature": temperature, "seed": 5}
     engine = engine_over(loaded)
     forced = answer(engine, **wanted)
     scored = answer(engine, **wanted, logprobs=2)
-    masks_alone()
+    engine.constraints.forces_text = False
     masked = answer(engine, **wanted)
     for other in (scored, masked):
         assert tokens(other) == tokens(forced)
@@ -197,7 +191,7 @@ def test_a_cancelled_answer_leaves_nothing_behind(loaded):
     engine.add(asked("a", regex="[a-z]{900}", max_tokens=900))
     engine.step()
     engine.cancel("a")
-    assert not engine._constraints._held
+    assert not engine.constraints._held
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))

@@ -111,7 +111,8 @@ class Reader:
             most = len({str(name) for name in required}) + 1
             if least > most:  # of two equal keys, which count once, nobody would know
                 raise self._refusal("minProperties", path, f"is enforced up to {most} here")
-            optional = set(schema.get("properties", ())) - {str(name) for name in required}
+            named = schema.get("properties")
+            optional = set(named if isinstance(named, dict) else ()) - set(map(str, required))
             if len(optional) > MOST_OPTIONAL:
                 problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
                 raise self._refusal("properties", path, problem)
