@@ -8,7 +8,8 @@ from hashlib import blake2b
 
 from octavo.engine.chat_format import ChatFormat
 from octavo.engine.constraints import Following
-from octavo.engine.reply import Part, ReplyStream, Said, deltas
+from octavo.engine.reader import Part, Said
+from octavo.engine.reply import ReplyStream, deltas
 from octavo.engine.runner import Outcome
 from octavo.engine.text import TextStream
 from octavo.loader.tokenizer import Tokenizer

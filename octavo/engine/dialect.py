@@ -3,7 +3,7 @@
     thought  text  opens call (between call)* closes
 
 From this one description calls are rendered (chat_format.py), constrained (reply_grammar.py) and
-read (reply.py). Owns the choice among dialects, and which of their words are tokens of a model.
+read (reader.py). Owns the choice among dialects, and which of their words are tokens of a model.
 """
 
 import re

@@ -92,7 +92,7 @@ class _Writer:
             yield f'rest_{place}: " "? arguments_{place}_rest {after}'
 
     def _head(self, name: str) -> str:
-        """As a regular expression, what begins a call: reply.py takes nothing else for one."""
+        """As a regular expression, what begins a call: reader.py takes nothing else for one."""
         first, middle = self._loosely(self._spelling.first), self._loosely(self._spelling.middle)
         return f"{first}{_SPACE}{name}{middle}{_escaped(opening(self._spelling.notation))}"
 
