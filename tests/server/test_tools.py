@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from octavo.errors import BadRequest
 from octavo.server.calls import Reply, fold
 from octavo.server.protocols import anthropic_messages, openai_chat
 from octavo.types import CallDelta, Delta, Finished, ToolCall, Usage
@@ -145,6 +147,53 @@ def test_which_tools_may_be_called(fields, callable, is_required, is_parallel):
     assert [tool.name for tool in chat.tools.all] == ["look", "other"], "all are shown"
     assert chat.tools.callable == callable
     assert (chat.tools.is_required, chat.tools.is_parallel) == (is_required, is_parallel)
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+NO_OBJECT = {"name": "f", "arguments": "[]"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("messages[0].tool_call_id", [{"role": "tool", "content": "x"}]),
+        ("messages[0].tool_call_id", [{"role": "tool", "content": "x", "tool_call_id": "c"}]),
+        ("messages[0].tool_calls", [USER | {"tool_calls": [CALL]}]),
+        ("messages[0].tool_calls[0]", [{"role": "assistant", "tool_calls": [{"id": "1"}]}]),
+        (
+            "messages[0].tool_calls[0].function.arguments",
+            [
+                {
+                    "role": "assistant",
+                    "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[]"}}],
+                }
+            ],
+        ),
+        ("tools[0].type", [{"type": "custom", "custom": {"name": "f"}}]),
+        ("tools[0].function", [{"type": "function"}]),
+        ("tools[0].function.name", [{"type": "function", "function": {"name": "a b"}}]),
+        (
+            "tools[0].function.parameters",
+            [{"type": "function", "function": {"name": "f", "parameters": 1}}],
+        ),
+        (
+            "tools[0].function.parameters.type",
+            [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}],
+        ),
+        ("tools", [{"type": "function", "function": {"name": "f"}}] * 2),
+        ("tool_choice", "always"),
+        ("tool_choice", {"type": "custom", "custom": {"name": "f"}}),
+        ("tool_choice.function", {"type": "function"}),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("reasoning.max_tokens", {"max_tokens": -1}),
+        ("tool_choice", "required"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(field, value):
+    body = {"model": "echo", "messages": [USER]} | {re.split(r"[.\[]", field)[0]: value}
+    with pytest.raises(BadRequest) as refused:
+        openai_chat.parse(json.dumps(body).encode())
+    assert refused.value.field == field
 
 
 @pytest.mark.parametrize("fields", [{"tool_choice": "none"}, {"tools": []}, {"tools": None}])
