@@ -157,6 +157,11 @@ class Matcher:
         """Nothing can follow."""
         return self._matcher.is_stopped()
 
+    @property
+    def may_end(self) -> bool:
+        """What was consumed is a whole answer."""
+        return self._matcher.is_accepting()
+
     def _check(self) -> None:
         if self._matcher.is_error():
             cause = sentence(self._matcher.get_error())
