@@ -4,8 +4,10 @@ OctavoError                500
 ├── UsageError             400   the caller must change something
 │   ├── BadConfig                an option is out of range or contradicts another
 │   ├── BadRequest               the request cannot be served as written
-│   │   └── PromptTooLong        it leaves no room in the context for an answer
+│   │   ├── PromptTooLong        it leaves no room in the context for an answer
+│   │   └── UnknownPrevious      what it goes on from is not kept here
 │   ├── BodyTooLarge       413   an HTTP body that nobody will read
+│   ├── Conflict           409   the Idempotency-Key is another request's
 │   ├── BadCheckpoint            the file is not what it claims to be
 │   ├── Unauthorized       401   no API key, or one that is not known here
 │   ├── NotFetched               a model could not be brought here
@@ -15,6 +17,7 @@ OctavoError                500
 │   ├── OutOfPages               the KV pages are all held
 │   ├── QueueFull          429   too many requests wait already
 │   └── RateLimited        429   the API key has asked for all it may, for now
+├── TimedOut               504   the request took longer than it said it may
 └── StepFailed             500   the engine could not compute a step
 """
 
@@ -52,11 +55,24 @@ class PromptTooLong(BadRequest):
         )
 
 
+class UnknownPrevious(BadRequest):
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"no response {id[:100]!r} is kept here, nor all that it goes on from: "
+            "send the whole conversation instead",
+            "previous_response_id",
+        )
+
+
 class BodyTooLarge(UsageError):
     status = 413
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than {limit} bytes: send less")
+
+
+class Conflict(UsageError):
+    status = 409
 
 
 class BadCheckpoint(UsageError):
@@ -120,6 +136,10 @@ class RateLimited(CapacityError):
         super().__init__(
             f"the key has used {used} of its {limit} {what}: try again {wait}", retry_after
         )
+
+
+class TimedOut(OctavoError):
+    status = 504
 
 
 class StepFailed(OctavoError):

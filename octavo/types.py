@@ -21,9 +21,9 @@ PAGE_SIZE = 16  # tokens per KV page
 LOGITS_BLOCK = 64  # neighbours in a row of logits that share a maximum
 
 # stop: a stop string, a stop token or the model's own end of turn. tool_calls: the same, and it has
-# called tools. length: max_tokens or the context is full. cancelled: the client left. error: the
-# step it was in failed, or a call in it is malformed.
-FinishReason = Literal["stop", "tool_calls", "length", "cancelled", "error"]
+# called tools. length: max_tokens or the context is full. cancelled: the client left. timeout: the
+# request's own. error: the step it was in failed, or a call in it is malformed.
+FinishReason = Literal["stop", "tool_calls", "length", "cancelled", "timeout", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,12 @@ class Request:
     params: SamplingParams = SamplingParams()
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
+    timeout: float | None = None  # seconds from acceptance to its end
     reading: Reading | None = None  # None: the answer is text, whatever stands in it
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            _within("timeout", self.timeout, 0, math.inf, open_low=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,3 +353,5 @@ class Chat:
     messages: tuple[Message, ...]
     tools: Tools | None = None
     thinking: Thinking | None = None
+    field: str = "messages"  # where they stood, in the words of whoever sent them
+    may_shorten: bool = False  # the oldest are left out where not all fit the context

@@ -60,6 +60,7 @@ class EchoEngine:
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192
+    reopens_in = 1.5  # seconds
 
     def __init__(self, pace=0.0, template="{{ messages }}"):
         """Its tokenizer renders nothing; the template tells how the model writes calls."""
@@ -93,7 +94,7 @@ class EchoEngine:
 
     def submit(self, request):
         if not self.is_ready:
-            raise CapacityError("stopping", retry_after=1.5)
+            raise CapacityError("stopping", retry_after=self.reopens_in)
         if not request.prompt_ids:
             raise BadRequest("it has no tokens", "prompt")
         if max(request.prompt_ids) > 256:
@@ -115,6 +116,7 @@ class EchoEngine:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         heard = prompt[: params.max_tokens]
         reason, stop = ("length" if len(heard) < len(prompt) else "stop"), None
+        error = None
         for said, token in enumerate(heard):
             await asyncio.sleep(self.pace)
             text = decoder.decode(bytes([token]))
@@ -124,7 +126,9 @@ class EchoEngine:
                 break
             logprobs = () if params.logprobs is None else (scored(token, params.logprobs),)
             yield Delta(text, (token,), logprobs)
-        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop)
+        if request.timeout is not None and request.timeout < 1:
+            reason, error = "timeout", f"timeout: {request.timeout} s have passed"
+        yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop, error)
 
     async def told_apart(self, request):
         """A prompt that a model of this template could have said, as its calls and thoughts."""
@@ -156,19 +160,29 @@ class EchoEngine:
 
 
 class EchoStream:
+    """Closed while somebody waits for an event, it gives them that one as its last."""
+
     def __init__(self, engine, request):
         self.engine, self.request = engine, request
         self.inner = engine.events(request)
+        self.is_closed = False
 
     def __aiter__(self):
         return self
 
     async def __anext__(self):
-        return await anext(self.inner)
+        if self.is_closed:
+            raise StopAsyncIteration
+        event = await anext(self.inner)
+        if self.is_closed:
+            await self.inner.aclose()
+        return event
 
     async def aclose(self):
+        self.is_closed = True
         self.engine.running.pop(self.request.id, None)
-        await self.inner.aclose()
+        if not self.inner.ag_running:
+            await self.inner.aclose()
 
 
 def scored(token, top):

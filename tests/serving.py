@@ -3,6 +3,7 @@
 from serving import serving, wait_until              (tests/ is on the path)
 """
 
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -11,9 +12,14 @@ from octavo.server.process import Server, listen
 
 
 @contextmanager
-def serving(engine, **options):
-    """(a real server in a thread, its base URL); stopped in good order at the end."""
+def serving(engine, *, send_buffer=None, **options):
+    """(a real server in a thread, its base URL); stopped in good order at the end.
+
+    send_buffer  bytes that the kernel holds for a client which does not read; None: megabytes
+    """
     server, listener = Server(engine, **options), listen("127.0.0.1", 0)
+    if send_buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

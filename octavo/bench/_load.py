@@ -8,7 +8,9 @@ the server's own count is what is told.
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 from time import perf_counter
 
@@ -37,15 +39,19 @@ class Load:
     shared_prefix: int  # of the prompt's tokens, the same in all
     seed: int
     key: str | None = None
+    explains: bool = False  # the server is ours, and is asked where the time went
 
-    def body(self, number: int) -> dict[str, object]:
+    def prompt(self, number: int) -> str:
         shared = Random(self.seed).choices(WORDS, k=self.shared_prefix)
         own = Random(f"{self.seed} {number}").choices(
             WORDS, k=self.prompt_tokens - self.shared_prefix
         )
+        return " ".join(shared + own)
+
+    def body(self, number: int) -> dict[str, object]:
         return {
             "model": self.model,
-            "prompt": " ".join(shared + own),
+            "prompt": self.prompt(number),
             "max_tokens": self.new_tokens,
             "temperature": 0,
             "ignore_eos": True,
@@ -58,11 +64,13 @@ class Load:
 class Seen:
     """One request, in seconds from its start; `error` where it did not end well."""
 
+    id: str | None = None
     first: float | None = None
     gaps: list[float] = field(default_factory=list)  # between two pieces of text
     total: float = 0.0
     prompt_tokens: int = 0
     new_tokens: int = 0
+    added: float | None = None  # of the time to the first text: neither queue nor prefill
     error: str | None = None
 
     def hear(self, since_begin: float, since_last: float) -> None:
@@ -79,7 +87,7 @@ async def closed(load: Load, concurrency: int, begin: int = 0) -> list[Seen]:
     async with _client(load) as http:
 
         async def ask_on() -> list[Seen]:
-            return [await _ask(http, load.body(number)) for number in numbers]
+            return [await _seen(http, load, number) for number in numbers]
 
         heard = await asyncio.gather(*(ask_on() for _ in range(concurrency)))
     return [seen for one in heard for seen in one]
@@ -92,15 +100,46 @@ async def open_(load: Load, rate: float, begin: int = 0) -> list[Seen]:
     async with _client(load) as http, asyncio.TaskGroup() as group:
         asking = []
         for number in range(begin, begin + load.requests):
-            asking.append(group.create_task(_ask(http, load.body(number))))
+            asking.append(group.create_task(_seen(http, load, number)))
             await asyncio.sleep(chance.expovariate(rate))
     return [task.result() for task in asking]
+
+
+@asynccontextmanager
+async def flooded(load: Load, num_clients: int) -> AsyncIterator[list[str]]:
+    """Meanwhile so many other clients ask again whenever they are answered. One that is refused
+    asks no more; the list is of why."""
+    errors: list[str] = []
+    async with _client(load) as http:
+
+        async def ask_on(client: int) -> None:
+            for number in count(client, num_clients):
+                if error := (await _ask(http, load.body(number))).error:
+                    errors.append(error)
+                    return
+
+        asking = [asyncio.create_task(ask_on(client)) for client in range(num_clients)]
+        try:
+            yield errors
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
 
 def _client(load: Load) -> httpx.AsyncClient:
     headers = {"authorization": f"Bearer {load.key}"} if load.key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.AsyncClient(base_url=load.url, headers=headers, timeout=None, limits=limits)
+
+
+async def _seen(http: httpx.AsyncClient, load: Load, number: int) -> Seen:
+    seen = await _ask(http, load.body(number))
+    if load.explains and seen.first is not None:
+        told = (await http.get(f"/v1/requests/{seen.id}/explain")).json()
+        seconds = told["choices"][0]["seconds"]
+        seen.added = seen.first - seconds["queue"] - seconds["prefill"]
+    return seen
 
 
 async def _ask(http: httpx.AsyncClient, body: dict[str, object]) -> Seen:
@@ -111,6 +150,7 @@ async def _ask(http: httpx.AsyncClient, body: dict[str, object]) -> Seen:
                 await reply.aread()
                 seen.error = f"{reply.status_code}: {reply.text[:200]}"
             else:
+                seen.id = reply.headers.get("x-request-id")
                 await _listen(reply.aiter_lines(), seen, begin)
     except httpx.HTTPError as error:
         seen.error = f"{type(error).__name__}: {error}"

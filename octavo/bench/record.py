@@ -121,7 +121,8 @@ def measure(
     beside: "Sequence[Rival]",
     file: Path,
 ) -> "Record":
-    """Writes what there is after each work: half an hour is not lost to what fails at its end."""
+    """What there is after each work lies in FILE.part: half an hour is not lost to what fails at
+    its end, and an earlier record stays whole until this one is."""
     import datetime
     from importlib.metadata import version
 
@@ -134,6 +135,7 @@ def measure(
 
     models = [*(one.model for one in planned), *(one.model for one in steps)]
     paths = {model: path_of(model) for model in models}
+    part = file.with_name(f"{file.name}.part")
     record = Record(
         octavo=version("octavo"),
         date=datetime.date.today().isoformat(),
@@ -146,10 +148,11 @@ def measure(
         found = measure_work(paths[one.model], one.work, runs, threads, beside)
         result = msgspec.convert(found, Result)
         record.works.append(RecordedWork(rows=_rows(one), result=result))
-        write(file, record)
+        write(part, record)
     for step in steps:
         record.steps.append(_measure_step(step, paths[step.model], threads))
-        write(file, record)
+        write(part, record)
+    part.replace(file)
     return record
 
 

@@ -1,6 +1,6 @@
 """A server under load, ours or any other that speaks OpenAI's /v1/completions: what clients see."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -34,6 +34,17 @@ def command(
         int, typer.Option(min=0, help="Tokens with which every prompt begins alike.")
     ] = 0,
     key: Annotated[str | None, typer.Option(help="An API key.")] = None,
+    flood: Annotated[
+        int | None,
+        typer.Option(min=1, help="Then all of it again beside so many other clients that ask on."),
+    ] = None,
+    flood_key: Annotated[
+        str | None, typer.Option(help="Their API key; --key if not given.")
+    ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Ask an Octavo server what it added to queue and prefill."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the prompts and of when they come.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
@@ -46,8 +57,10 @@ def command(
         octavo serve smollm2 &
         octavo bench serve --model smollm2 --concurrency 1,4,16 --requests 32
         octavo bench serve --url http://127.0.0.1:8080 --model m --rate 0.5,2 --shared-prefix 200
+        octavo bench serve --concurrency 1 --requests 40 --key KEY --flood 16 --flood-key OTHER
     """
     import json
+    from dataclasses import replace
 
     if shared_prefix > prompt_tokens:
         problem = f"{shared_prefix} is more than the {prompt_tokens} of --prompt-tokens"
@@ -58,19 +71,27 @@ def command(
         from octavo.bench._load import Load
     except ImportError as error:
         raise BadConfig("bench", "it needs httpx: pip install 'octavo[bench]'") from error
-    load = Load(url, model, requests, prompt_tokens, new_tokens, shared_prefix, seed, key)
+    load = Load(url, model, requests, prompt_tokens, new_tokens, shared_prefix, seed, key, explain)
+    others = replace(load, key=flood_key or key, seed=seed + 1, explains=False)
     with saying():
         rows = measure(load, turns, rates)
+        if flood:
+            rows += measure(load, turns, rates, others, flood)
     found = {"url": url, "model": model, "rows": rows}
     typer.echo(json.dumps(found) if as_json else _table(rows))
     if any(row["failed"] for row in rows):
         raise typer.Exit(1)
 
 
-def measure(load: "Load", concurrencies: Sequence[int], rates: Sequence[float]) -> list[Found]:
-    """A row for each; no prompt is asked twice."""
+def measure(
+    load: "Load",
+    concurrencies: Sequence[int],
+    rates: Sequence[float],
+    others: "Load | None" = None,
+    flood: int = 0,
+) -> list[Found]:
+    """A row for each, beside a flood of so many `others`; no prompt is asked twice."""
     import asyncio
-    from time import perf_counter
 
     from octavo.bench._load import closed, open_
 
@@ -78,11 +99,30 @@ def measure(load: "Load", concurrencies: Sequence[int], rates: Sequence[float]) 
     turns += [("rate", open_, r) for r in rates]
     rows: list[Found] = []
     for place, (kind, ask, number) in enumerate(turns):
-        say(f"{kind} {number:g} ...")
-        begin = perf_counter()
-        heard = asyncio.run(ask(load, number, place * load.requests))
-        rows.append({kind: number} | _row(heard, perf_counter() - begin))
+        say(f"{kind} {number:g}{f' beside {flood}' if others else ''} ...")
+        begin = (place + (len(turns) if others else 0)) * load.requests
+        asking = ask(load, number, begin)
+        if others:
+            asking = _beside(asking, others, flood)
+        rows.append({kind: number, "flood": flood} | asyncio.run(_timed(asking)))
     return rows
+
+
+async def _timed(asking: "Awaitable[list[Seen]]") -> Found:
+    from time import perf_counter
+
+    begin = perf_counter()
+    heard = await asking
+    return _row(heard, perf_counter() - begin)
+
+
+async def _beside(asking: "Awaitable[list[Seen]]", others: "Load", flood: int) -> "list[Seen]":
+    """What they saw; a flood that broke off is a failure as well."""
+    from octavo.bench._load import Seen, flooded
+
+    async with flooded(others, flood) as errors:
+        heard = await asking
+    return heard + [Seen(error=f"the flood: {error}") for error in errors]
 
 
 def _row(heard: "Sequence[Seen]", seconds: float) -> Found:
@@ -100,6 +140,7 @@ def _row(heard: "Sequence[Seen]", seconds: float) -> Found:
         "first_token": _percentiles([seen.first for seen in well if seen.first is not None]),
         "between_tokens": _percentiles([gap for seen in well for gap in seen.gaps]),
         "total": _percentiles([seen.total for seen in well]),
+        "added": _percentiles([seen.added for seen in well if seen.added is not None]),
     }
 
 
@@ -123,9 +164,12 @@ def _numbers(option: str, text: str, kind: type) -> list[Any]:
 
 def _table(rows: Sequence[Found]) -> str:
     heads = ["", "requests", "failed", "tokens/s", "first token ms", "between ms", "total s"]
-    lines = [heads, ["", "", "", "", *["p50/p90/p99"] * 3]]
+    if with_added := any(row["added"] for row in rows):
+        heads.append("added ms")
+    lines = [heads, ["", "", "", "", *["p50/p90/p99"] * (len(heads) - 4)]]
     for row in rows:
         name = f"{row['concurrency']} at once" if "concurrency" in row else f"{row['rate']:g}/s"
+        name += f" beside {row['flood']}" if row["flood"] else ""
         lines.append(
             [
                 name,
@@ -135,6 +179,7 @@ def _table(rows: Sequence[Found]) -> str:
                 _shown(row["first_token"], 1000, 0),
                 _shown(row["between_tokens"], 1000, 1),
                 _shown(row["total"], 1, 2),
+                *([_shown(row["added"], 1000, 1)] if with_added else []),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]

@@ -51,6 +51,13 @@ def command(
     metrics_compat: Annotated[
         MetricNames, typer.Option(help="Whose names /metrics uses.")
     ] = MetricNames.OCTAVO,
+    log_requests: Annotated[
+        bool, typer.Option("--log-requests", help="Log every prompt and answer, word for word.")
+    ] = False,
+    traces: Annotated[
+        bool,
+        typer.Option("--traces", help="Send OpenTelemetry traces to where OTEL_* variables say."),
+    ] = False,
     config: dict[str, Any],
 ) -> None:
     """Serve a model over HTTP, in OpenAI's and Anthropic's shapes.
@@ -72,11 +79,13 @@ def command(
     from octavo.server.process import Server, listen
     from octavo.server.state import State
 
-    keys = Keys(State(hub.home() / "state.db"))
+    state = State(hub.home() / "state.db")
+    keys = Keys(state)
     if not (keys.are_there or allow_anonymous or is_loopback(host)):
         problem = "others reach it and no key is asked for: make one with `octavo keys create`"
         raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
 
+    heard = _heard(log_requests=log_requests, traces=traces)
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)
         listener.listen()  # whoever calls once the address is said is heard as soon as we can
@@ -89,11 +98,34 @@ def command(
             AsyncEngine(engine),
             drain_seconds,
             gate=Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host)),
+            state=state,
             unknown_fields=fields,
             metric_names=metrics_compat.value,
             cors_origins=cors_origin or (),
+            **heard,
         )
         server.run(sockets=[listener])
+
+
+def _heard(*, log_requests: bool, traces: bool) -> dict[str, Any]:
+    """Options of create_app for who else hears of requests. Raises BadConfig."""
+    listeners: list[Any] = []
+    middleware: list[Any] = []
+    if log_requests:
+        import logging
+
+        from octavo.server.request_log import LoggedRequest
+
+        logging.basicConfig()
+        listeners.append(LoggedRequest)
+    if traces:
+        from starlette.middleware import Middleware
+
+        from octavo.server.traces import Continued, Traces
+
+        listeners.append(Traces.exported().open)
+        middleware.append(Middleware(Continued))
+    return {"listeners": listeners, "middleware": middleware}
 
 
 def is_loopback(host: str) -> bool:

@@ -30,7 +30,7 @@ from octavo.types import (
 class End:
     reason: FinishReason
     stop: str | int | None = None
-    problem: str | None = None  # one sentence, where the reason is "error"
+    problem: str | None = None  # one sentence, where the reason is "error" or "timeout"
 
 
 class Answer:
@@ -46,6 +46,8 @@ class Answer:
         params = sequence.request.params
         self.sequence = sequence
         self.end: End | None = None  # why no further token is wanted
+        timeout = sequence.request.timeout
+        self.deadline = None if timeout is None else now + timeout
         self._text = self._stream(tokenizer, chat_format)
         self._has_called = False
         self._eos_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids

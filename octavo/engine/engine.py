@@ -67,6 +67,7 @@ class Engine:
             self.constraints,
         )
         self._answers: dict[str, Answer] = {}
+        self._deadlines: dict[str, float] = {}  # of the requests that have one
         self._untold: list[Told] = []
         self._batch_size = self._prompt_tokens = self._cached_tokens = 0
         self._step_failures: Counter[str] = Counter()
@@ -149,9 +150,10 @@ class Engine:
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
         self.constraints.open(sequence)
-        self._answers[request.id] = Answer(
-            sequence, self.tokenizer, self.chat_format, self.max_context, monotonic()
-        )
+        answer = Answer(sequence, self.tokenizer, self.chat_format, self.max_context, monotonic())
+        self._answers[request.id] = answer
+        if answer.deadline is not None:
+            self._deadlines[request.id] = answer.deadline
 
     def cancel(self, id: str) -> None:
         """Its pages are free at once; the next step tells its Finished. Nothing where it has
@@ -161,6 +163,7 @@ class Engine:
 
     def step(self) -> list[Told]:
         """Computes one step, if there is work, and returns all that is new."""
+        self._end_late()
         if self._scheduler.has_work:
             step = self._scheduler.plan()
             now = monotonic()
@@ -178,6 +181,15 @@ class Engine:
                 self._tell(outcomes)
         told, self._untold = self._untold, []
         return told
+
+    def _end_late(self) -> None:
+        """The requests whose time is over, running or waiting."""
+        now = monotonic()
+        for id in [id for id, deadline in self._deadlines.items() if deadline <= now]:
+            self._scheduler.cancel(id)
+            timeout = self._answers[id].sequence.request.timeout
+            problem = f"timeout: {timeout:g} s have passed: give it longer, or ask for less"
+            self._tell_end(id, End("timeout", problem=problem))
 
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
         now = monotonic()
@@ -218,6 +230,7 @@ class Engine:
         self._tell_end(sequence.id, End("error", problem=problem))
 
     def _tell_end(self, id: str, end: End) -> None:
+        self._deadlines.pop(id, None)
         self.constraints.close(id)
         finished = self._answers.pop(id).finished(end, monotonic())
         self._prompt_tokens += finished.usage.prompt_tokens

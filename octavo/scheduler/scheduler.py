@@ -236,7 +236,8 @@ class Scheduler:
         queue.remove(sequence)
         self.tables.release(sequence.table)
         request, spent = sequence.request, len(sequence.output_ids)
-        true = cost(sequence.num_prompt, sequence.cached_tokens, spent)
+        read = sequence.num_prompt if spent else min(sequence.num_computed, sequence.num_prompt)
+        true = cost(read, sequence.cached_tokens, spent)
         guess = estimate(sequence.num_prompt, request.params)
         self._shares.settle(request.tenant, guess, true)
 

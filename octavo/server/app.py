@@ -1,8 +1,8 @@
 """The HTTP server: an app made of whatever protocols/ and endpoints/ hold."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
@@ -16,12 +16,17 @@ from starlette.routing import Route
 
 from octavo.errors import OctavoError
 from octavo.registry import entry, names
-from octavo.server.endpoint import Dialect, Endpoint
+from octavo.server.calls import Reply
+from octavo.server.desk import Desk, Dialect
+from octavo.server.endpoint import Endpoint
 from octavo.server.exchange import UnknownFields, guarded, json_response
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
-from octavo.server.running import Engine
+from octavo.server.replays import Replays
+from octavo.server.responses import Responses
+from octavo.server.running import Engine, Listener
+from octavo.server.state import State
 from octavo.types import Json
 
 PROTOCOLS = "octavo.server.protocols"  # what generates
@@ -43,29 +48,42 @@ def create_app(
     engine: Engine,
     *,
     gate: Gate | None = None,
+    state: State | None = None,
     unknown_fields: UnknownFields | None = None,
     metric_names: str = "octavo",
     cors_origins: Sequence[str] = (),
+    listeners: Sequence[Callable[[Reply], Listener]] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> Starlette:
     """The engine starts and stops with the app.
 
+    state         what outlives the process; None: nothing does
     metric_names  one of metrics.NAMES
     cors_origins  of web pages that may call from a browser; "*" for all
+    listeners     beside the journal: each makes one of a reply
+    middleware    around all of it
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
-        app.state.journal = Journal(Metrics(engine, metric_names))
-        try:
-            yield
-        finally:
-            await engine.stop()
+        app.state.journal = Journal(Metrics(engine, metric_names), listeners)
+        app.state.desk = Desk(engine, app.state.gate, app.state.journal)
+        with nullcontext(state) if state else State.temporary() as app.state.kept:
+            app.state.replays = Replays(app.state.kept)
+            app.state.responses = Responses(app.state.desk, app.state.kept)
+            try:
+                await app.state.responses.start()
+                yield
+            finally:
+                await app.state.replays.close()
+                await engine.stop()
+                await app.state.responses.stop()
 
     app = Starlette(
-        routes=[*_generating(engine), *_answering(engine)],
+        routes=[*_generating(), *_answering(engine)],
         lifespan=lifespan,
-        middleware=_cors(cors_origins) if cors_origins else [],
+        middleware=[*middleware, *_cors(cors_origins)],
         exception_handlers={HTTPException: _no_route},
     )
     app.state.started = int(time.time())
@@ -76,22 +94,23 @@ def create_app(
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:
+    if not origins:
+        return []
     return [
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["*"],
         )
     ]
 
 
-def _generating(engine: Engine) -> list[Route]:
+def _generating() -> list[Route]:
     dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
     return [
-        Route(d.PATH, guarded(Endpoint(d, engine).answer, d.problem), methods=["POST"])
-        for d in dialects
+        Route(d.PATH, guarded(Endpoint(d).answer, d.problem), methods=["POST"]) for d in dialects
     ]
 
 

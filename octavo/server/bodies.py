@@ -1,45 +1,99 @@
 """JSON bodies: bytes in, a typed body and the names nobody knows out.
 
 Whatever is wrong with the bytes becomes a BadRequest that names the field it lies in. Knows no
-protocol.
+protocol. What JSON leaves open is closed here: a name stands once in an object, a number fits a
+float, and nesting has a limit. No pattern below backtracks: what is wrong is found in linear time.
 """
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeAlias, TypeVar
+from itertools import accumulate
+from math import isinf
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Meta, Struct, inspect
 
 from octavo.errors import BadRequest
 
 Body = TypeVar("Body", bound=Struct)
+Timeout = Annotated[float, Meta(gt=0, le=86400)]  # seconds that a request may take
 Unknown: TypeAlias = Mapping[str, str | None]  # where a field stands -> the known one it is like
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:]')
+INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
+MAX_MESSAGES = 4096  # of one conversation
+MAX_DEPTH = 128  # of objects and lists within each other
+MAX_DIGITS = 308  # in a row; a number with more may not fit a float
+MAX_HINTED = 20  # unknown fields for which the closest known one is looked for
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'  # or what begins as one and does not end
+# Numbers that may be huge: for its exponent, or for its digits.
+_NUMBER = rb"(?<![0-9.])[0-9.]++[eE]\+?[0-9]++|(?<![0-9])[0-9]{%d,}+" % (MAX_DIGITS + 1)
+_TOKEN = re.compile(rb"%s|%s|[{}\[\]:]" % (_STRING, _NUMBER), re.DOTALL)
+_NO_BRACKETS = re.compile(rb'%s|[^"\[\]{}]++' % _STRING, re.DOTALL)
+_DIGITS = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))  # all are 0s
+_MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode(raw: bytes, shape: type[Body]) -> tuple[Body, Unknown]:
-    """The body, and the fields in it that `shape` does not have."""
+def decode(raw: bytes, shape: type[Body], *, strict: bool = True) -> tuple[Body, Unknown]:
+    """The body, and the fields in it that `shape` does not have. Not `strict`: numbers and the like
+    may be written as strings."""
     try:
-        raw.decode()
-        body = msgspec.json.decode(raw, type=shape)
-        sent = msgspec.json.decode(raw)
+        text = raw.decode()
+        _refuse_extremes(raw)
+        body = msgspec.json.decode(raw, type=shape, strict=strict)
+        sent = json.loads(text, object_pairs_hook=_once, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise BadRequest(f"byte {error.start} is not UTF-8", _field_at(raw, error.start)) from None
-    except RecursionError:
-        raise BadRequest("it is nested too deeply", _deepest_field(raw)) from None
+    except OverflowError:
+        raise _too_large(raw) from None
     except msgspec.ValidationError as error:
+        if "out of range" in str(error) and _huge_number(raw):
+            raise _too_large(raw) from None
         raise _invalid(str(error), raw, shape) from None
     except msgspec.DecodeError as error:
         byte = re.search(r"\(byte (\d+)\)", str(error))
         place = int(byte[1]) if byte else len(raw)
         raise BadRequest(f"not JSON: {error}", _field_at(raw, place)) from None
-    return body, dict(_unknown(sent, body, ""))
+    unknown: dict[str, str | None] = {}
+    for path, name, known in _unknown(sent, body, ""):
+        close = get_close_matches(name[:50], known, n=1) if len(unknown) < MAX_HINTED else []
+        unknown[path + name] = path + close[0] if close else None
+    return body, unknown
+
+
+def _refuse_extremes(raw: bytes) -> None:
+    """Before anything recurses as deep as a body is nested, or makes a number of a million
+    digits."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        steps = (1 if bracket in b"[{" else -1 for bracket in _NO_BRACKETS.sub(b"", raw))
+        if max(accumulate(steps), default=0) > MAX_DEPTH:
+            field = next(field for _, depth, field in _walk(raw) if depth > MAX_DEPTH)
+            raise BadRequest(f"it is nested deeper than {MAX_DEPTH} levels: flatten it", field)
+    if _MANY_DIGITS in raw.translate(_DIGITS) and _huge_number(raw):
+        raise _too_large(raw)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON does not say which of two fields of one name holds: neither does here."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise BadRequest("it is given more than once, give it once", name[:100])
+    return found
+
+
+def _finite(text: str) -> float:
+    """Raises OverflowError."""
+    if isinf(number := float(text)):
+        raise OverflowError(text)
+    return number
 
 
 def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where: str = "") -> None:
@@ -49,6 +103,26 @@ def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where:
         if value is not None and value not in nothing:
             accepted = " or ".join(["null", *(msgspec.json.encode(v).decode() for v in nothing)])
             raise BadRequest(f"not served yet, leave it out or give {accepted}", where + name)
+
+
+def _too_large(raw: bytes) -> BadRequest:
+    field, number = _huge_number(raw) or (None, "a number")
+    return BadRequest(f"{number[:40]} is larger than any float, give a smaller number", field)
+
+
+def _huge_number(raw: bytes) -> tuple[str | None, str] | None:
+    """The top-level field it lies in, and the number."""
+    for token, _, field in _walk(raw):
+        if token[:1] in b"0123456789" and isinf(_as_float(token)):
+            return field, token.decode()
+    return None
+
+
+def _as_float(token: bytes) -> float:
+    try:
+        return float(token)
+    except ValueError:  # 1.2.3e4
+        return 0.0
 
 
 def _invalid(problem: str, raw: bytes, shape: type[Struct]) -> BadRequest:
@@ -74,6 +148,11 @@ def _allowed(shape: type[Struct], path: str) -> list[Any]:
     return [value for literal in literals for value in literal.values]
 
 
+def holds_list(kind: Any) -> bool:
+    """May a field of that type be a list?"""
+    return any(isinstance(one, inspect.ListType) for one in _plain([inspect.type_info(kind)]))
+
+
 def _plain(kinds: Iterable[inspect.Type]) -> Iterator[inspect.Type]:
     """Without unions and metadata around them."""
     for kind in kinds:
@@ -97,21 +176,21 @@ def _value_at(raw: bytes, path: str) -> Any:
     """What stands at "messages[0].role"; None where the rest of the body cannot be read."""
     try:
         tree = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return None
     for name, index in _STEP.findall(path):
         tree = tree[name] if name else tree[int(index)]
     return tree
 
 
-def _unknown(sent: Any, read: object, path: str) -> Iterator[tuple[str, str | None]]:
+def _unknown(sent: Any, read: object, path: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(where it stands, its name, what is known there) of each."""
     if isinstance(read, Struct):
         for name, value in sent.items():
             if name in read.__struct_fields__:
                 yield from _unknown(value, getattr(read, name), f"{path}{name}.")
             else:
-                close = get_close_matches(name[:50], read.__struct_fields__, n=1)
-                yield path + name, path + close[0] if close else None
+                yield path, name, read.__struct_fields__
     elif isinstance(read, list) and any(isinstance(item, Struct) for item in read):
         for place, (value, item) in enumerate(zip(sent, read, strict=True)):
             yield from _unknown(value, item, f"{path[:-1]}[{place}].")
@@ -119,26 +198,22 @@ def _unknown(sent: Any, read: object, path: str) -> Iterator[tuple[str, str | No
 
 def _field_at(raw: bytes, place: int) -> str | None:
     """The top-level field whose value holds byte `place`, as far as the bytes can be read."""
-    return _walk(raw[:place])[0]
+    last = deque(_walk(raw[:place]), maxlen=1)
+    return last[0][2] if last else None
 
 
-def _deepest_field(raw: bytes) -> str | None:
-    return _walk(raw)[1]
-
-
-def _walk(raw: bytes) -> tuple[str | None, str | None]:
-    """The top-level field the bytes end in, and the one that is nested deepest."""
-    depth = deepest = 0
-    last = field = deep = None
-    for token in _TOKEN.findall(raw):
+def _walk(raw: bytes) -> Iterator[tuple[bytes, int, str | None]]:
+    """Every token of bytes that need not be JSON, the depth after it and the top-level field it
+    belongs to."""
+    depth, last, field = 0, "", None
+    for found in _TOKEN.finditer(raw):
+        token = found[0]
         if token in b"{[":
             depth += 1
-            if depth > deepest:
-                deepest, deep = depth, field
         elif token in b"}]":
             depth -= 1
         elif token == b":" and depth == 1:
             field = last
-        else:
-            last = token[1:-1].decode(errors="replace")
-    return field, deep
+        elif token[:1] == b'"' and depth == 1:
+            last = token[1:101].rstrip(b'"').decode(errors="replace")
+        yield token, depth, field

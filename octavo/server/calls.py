@@ -4,19 +4,32 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
-from octavo.errors import CapacityError, StepFailed
+from octavo.errors import CapacityError, StepFailed, TimedOut
 from octavo.server.bodies import Unknown
 from octavo.types import (
     Chat,
     Delta,
     Event,
     Finished,
+    Json,
     PromptScored,
     Reading,
     SamplingParams,
     TokenLogprob,
     ToolCall,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """What a call has to do with those before and after it."""
+
+    items: tuple[Json, ...]  # what was said in it, in its protocol's words
+    previous: str | None = None  # it goes on from that reply
+    is_kept: bool = True  # others may go on from its own
+    is_background: bool = False  # it runs whether or not anybody waits
+    body: bytes = b""  # as it came
+
 
 Prompt: TypeAlias = Chat | str | tuple[int, ...]
 Events: TypeAlias = AsyncIterator[tuple[int, Event]]  # (choice, event), choices interleaved
@@ -31,6 +44,7 @@ class Call:
     params: SamplingParams
     n: int = 1
     priority: int = 0
+    timeout: float | None = None  # seconds
     stream: bool = False
     include_usage: bool = False  # as a last chunk of the stream
     echo: bool = False  # the prompt is said before the answer
@@ -38,6 +52,8 @@ class Call:
     shows_thoughts: bool = True
     names: Mapping[str, str] = field(default_factory=dict)  # of params: ours -> theirs, if other
     ignored: Unknown = field(default_factory=dict)
+    repeated: Json = field(default_factory=dict)  # of the body, in its reply
+    thread: Thread | None = None
 
 
 class Tokenizer(Protocol):
@@ -111,9 +127,12 @@ def says(delta: Delta) -> bool:
 
 
 def completed(end: Finished) -> Finished:
-    """`end`, if it ended as the caller asked; else raises StepFailed or CapacityError."""
+    """`end`, if it ended as the caller asked; else raises StepFailed, TimedOut or
+    CapacityError."""
     if end.reason == "error":
         raise StepFailed(end.error or "the step this request was in failed")
+    if end.reason == "timeout":
+        raise TimedOut(end.error or "its timeout has passed")
     if end.reason == "cancelled":
         raise CapacityError("the server is stopping: ask again when it is back")
     return end

@@ -3,6 +3,7 @@
 Knows no protocol and no engine.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,8 +15,17 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.errors import BadRequest, BodyTooLarge, CapacityError, OctavoError, StepFailed
-from octavo.server.bodies import Body, Unknown, decode
+from octavo.errors import (
+    BadRequest,
+    BodyTooLarge,
+    CapacityError,
+    Conflict,
+    OctavoError,
+    StepFailed,
+    TimedOut,
+)
+from octavo.server import replays
+from octavo.server.bodies import INLINE_BODY, Body, Unknown, decode, holds_list
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
@@ -38,7 +48,7 @@ def guarded(
         gate, key = http.app.state.gate, None
         try:
             http.state.key = key = gate.recognise(http) if needs_key else None
-            response = await handler(http)
+            response = await _once(http, handler)
         except ClientDisconnect:
             return Response(status_code=GONE)
         except OctavoError as error:
@@ -53,14 +63,27 @@ def guarded(
     return answer
 
 
+async def _once(http: HttpRequest, handler: Handler) -> Response:
+    """What is posted under an Idempotency-Key is done once."""
+    if http.method == "POST" and replays.HEADER in http.headers:
+        kept: replays.Replays = http.app.state.replays
+        return await kept.answer(http, await body_of(http), handler)
+    if http.method == "POST" and replays.LAST_EVENT in http.headers:
+        problem = f"send the {replays.HEADER} too under which the stream began, or neither"
+        raise BadRequest(problem, replays.LAST_EVENT)
+    return await handler(http)
+
+
 def _refusal(
     http: HttpRequest, error: OctavoError, problem: Callable[[OctavoError], Json]
 ) -> Response:
     http.app.state.journal.metrics.refused(error.status)
-    return json_response(problem(error), error.status, _retry_after(error))
+    return json_response(problem(error), error.status, _retry_headers(error))
 
 
-def _retry_after(error: OctavoError) -> dict[str, str]:
+def _retry_headers(error: OctavoError) -> dict[str, str]:
+    if isinstance(error, TimedOut | Conflict):
+        return {"x-should-retry": "false"}  # clients do otherwise, and it would end as this did
     seconds = error.retry_after if isinstance(error, CapacityError) else None
     if seconds is None:
         return {}
@@ -111,8 +134,24 @@ class UnknownFields:
         return {"x-octavo-ignored": ", ".join(shown + more)}
 
 
+def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
+    """What stands behind the "?", and headers as `read` has them. A list is written "a=1&a=2", or
+    "a[]=1&a[]=2" as OpenAI's clients do. Raises BadRequest."""
+    given: dict[str, list[str]] = {}
+    for name, value in http.query_params.multi_items():
+        given.setdefault(name.removesuffix("[]"), []).append(value)
+    lists = {field.name for field in msgspec.structs.fields(shape) if holds_list(field.type)}
+    plain = {name: all if name in lists else all[-1] for name, all in given.items()}
+    query, unknown = decode(msgspec.json.encode(plain), shape, strict=False)
+    return query, http.app.state.unknown_fields.headers(unknown)
+
+
 async def read(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """The body, and headers for the reply that name what in it nobody knows. Raises BadRequest,
     BodyTooLarge."""
-    body, unknown = decode(await body_of(http), shape)
+    raw = await body_of(http)
+    if len(raw) > INLINE_BODY:
+        body, unknown = await asyncio.to_thread(decode, raw, shape)
+    else:
+        body, unknown = decode(raw, shape)
     return body, http.app.state.unknown_fields.headers(unknown)

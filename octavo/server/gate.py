@@ -38,6 +38,14 @@ class Gate:
             return None
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
 
+    def key(self, id: str) -> Key | None:
+        """That of a tenant who asked before; None: nobody in particular. Raises Unauthorized."""
+        if not id:
+            return None
+        if self._keys is None:
+            raise Unauthorized("its API key is not known here any more")
+        return self._keys.named(id)
+
     def admit(self, key: Key | None, reply: Reply) -> Grant | None:
         """Raises RateLimited, or BadRequest for what the key may never ask."""
         if key is None:

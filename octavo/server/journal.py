@@ -4,25 +4,32 @@ Owns the entries of the last MAX_KEPT replies. Knows events, but no protocol and
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from octavo.errors import UnknownName
 from octavo.server.calls import Reply
 from octavo.server.limits import Grant
 from octavo.server.metrics import Metrics
+from octavo.server.running import Listener
 from octavo.types import Delta, Event, Finished, Json
 
 MAX_KEPT = 1000
 
 
 class Journal:
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
+    def __init__(
+        self, metrics: Metrics, listeners: Sequence[Callable[[Reply], Listener]] = ()
+    ) -> None:
+        """Each of `listeners` makes one of a reply, which hears and is closed with its entry."""
+        self.metrics, self._listeners = metrics, listeners
         self._entries: OrderedDict[str, Entry] = OrderedDict()
 
     def open(self, reply: Reply, grant: Grant | None = None) -> "Entry":
         """The entry settles the grant when it closes."""
-        entry = self._entries[reply.id] = Entry(reply, grant, self.metrics)
+        entry = Entry(reply, grant, self.metrics)
+        entry.listeners = [listener(reply) for listener in self._listeners]
+        self._entries[reply.id] = entry
         if len(self._entries) > MAX_KEPT:
             self._entries.popitem(last=False)
         return entry
@@ -48,6 +55,7 @@ class Entry:
             "priority": reply.call.priority,
         }
         self._metrics, self._grant = metrics, grant
+        self.listeners: list[Listener] = []
         self._begun = monotonic()
         n = reply.call.n
         self._choices = [_Choice(len(reply.prompt_ids[k // n])) for k in range(reply.num_choices)]
@@ -65,6 +73,8 @@ class Entry:
             case Finished():
                 choice.end = event
                 self._metrics.finished(event, now - self._begun)
+        for listener in self.listeners:
+            listener.hear(index, event)
 
     def close(self) -> None:
         for choice in self._choices:
@@ -73,6 +83,8 @@ class Entry:
                 self._metrics.left()
         if self._grant:
             self._grant.settle(sum(choice.num_computed for choice in self._choices), monotonic())
+        while self.listeners:
+            self.listeners.pop().close()
 
     def explained(self) -> Json:
         choices = [

@@ -88,6 +88,12 @@ class Keys:
             raise Unauthorized("the API key is not known here: check it, or ask for a new one")
         return _key(rows[0])
 
+    def named(self, id: str) -> Key:
+        """Raises Unauthorized."""
+        if not (rows := self._state.rows("SELECT * FROM keys WHERE id = ?", id)):
+            raise Unauthorized(f"the API key {id} has been revoked")
+        return _key(rows[0])
+
     @property
     def are_there(self) -> bool:
         return bool(self._state.rows("SELECT 1 FROM keys LIMIT 1"))

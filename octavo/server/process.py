@@ -10,6 +10,7 @@ A second signal spares the wait for what runs.
 import asyncio
 import socket
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ import uvicorn
 
 from octavo.errors import BadConfig
 from octavo.server.app import create_app
+from octavo.server.connection import Connection, Patience
 from octavo.server.running import Engine
 
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
@@ -30,16 +32,18 @@ class Server(uvicorn.Server):
         self,
         engine: Engine,
         drain_seconds: float = DRAIN_SECONDS,
+        patience: Patience | None = None,
         **options: Any,
     ) -> None:
         """`options` are those of create_app."""
+        protocol: Any = partial(Connection, patience=patience or Patience())
         self.engine = engine
         self.drain_seconds = drain_seconds
         super().__init__(
             uvicorn.Config(
                 create_app(engine, **options),
                 loop="uvloop",
-                http="httptools",
+                http=protocol,
                 lifespan="on",
                 server_header=False,
                 timeout_graceful_shutdown=CLOSING_SECONDS,
@@ -63,6 +67,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if answering := set(self.server_state.tasks):  # a second signal came
             await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
+        if self.force_exit:  # uvicorn would let the loop's end cancel it
+            await self.lifespan.shutdown()
 
 
 def listen(host: str, port: int) -> socket.socket:

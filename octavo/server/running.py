@@ -64,6 +64,7 @@ class Running:
 
     def __init__(self) -> None:
         self.listener: Listener | None = None
+        self.has_failed = False  # one of the requests did not end as it was to
         self._streams: list[AsyncGenerator[Event, None]] = []
         self._pumps: list[asyncio.Task[None]] = []
 
@@ -85,10 +86,15 @@ class Running:
             async for numbered in self._merged():
                 if self.listener:
                     self.listener.hear(*numbered)
+                match numbered:
+                    case _, Finished(reason="error" | "cancelled" | "timeout"):
+                        self.has_failed = True
                 yield numbered
         except OctavoError:
+            self.has_failed = True
             raise
         except Exception as error:
+            self.has_failed = True
             logger.exception("a request failed")
             raise StepFailed("the engine failed, the server's log has the cause") from error
 
@@ -109,8 +115,9 @@ class Running:
             yield index, said
 
     async def close(self) -> None:
-        if self.listener:
-            self.listener.close()
+        listener, self.listener = self.listener, None
+        if listener:
+            listener.close()
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)

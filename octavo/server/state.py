@@ -5,8 +5,9 @@ Owns the connection and how it is shared, but no table: each is its owner's to c
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
@@ -28,8 +29,16 @@ class State:
         except (OSError, sqlite3.Error) as error:
             problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
             raise BadConfig("state", problem) from error
+        self.folder = path.parent  # for what is too large for a table
         self._connection.row_factory = sqlite3.Row
         self._lock = Lock()
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator["State"]:
+        """Of which nothing is left at the end."""
+        with TemporaryDirectory() as folder, closing(cls(Path(folder) / "state.db")) as state:
+            yield state
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:

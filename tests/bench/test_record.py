@@ -157,6 +157,18 @@ def test_ctrl_c_leaves_neither_a_record_nor_a_process(plan, tmp_path, monkeypatc
     assert not made[0]._process.is_alive
 
 
+def test_an_earlier_record_stays_until_the_new_one_is_whole(plan, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "run.json"
+    file.write_text("what was there")
+    monkeypatch.setattr(record, "_measure_step", fail)
+    assert bench("record", file, "--runs", 1).exit_code == 130
+    assert file.read_text() == "what was there"
+    assert len(_record.read(tmp_path / "run.json.part").works) == 2
+
+
 def test_tables_name_the_better_peer_what_fails_and_the_nearer_limit():
     one = result((3_000.4, 20.04), [("a", (1_000.0, None)), ("b", (2_158.0, 25.0))])
     assert _figures.tables(recorded(one))["works"] == (

@@ -4,13 +4,17 @@ import asyncio
 import json
 
 import pytest
+from checkpoints import write_tiny
 from echoes import EchoEngine
-from serving import serving
+from serving import serving, wait_until
 from typer.testing import CliRunner
 
 from octavo.bench._load import WORDS, Load, closed, open_
-from octavo.bench.serve import _percentiles
+from octavo.bench.serve import _percentiles, measure
 from octavo.cli import app
+from octavo.config import Config
+from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.llm import LLM
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,58 @@ def test_the_command_prints_a_row_for_each_turn(echo):
     shown = bench(*common, "--rate", "100").stdout
     assert "100/s" in shown
     assert "p50/p90/p99" in shown
+
+
+def test_a_flood_of_others_is_there_while_the_rows_beside_it_are_measured(echo, monkeypatch):
+    engine, beside = echo[0], []
+    submit = engine.submit
+    monkeypatch.setattr(
+        engine, "submit", lambda request: (beside.append(len(engine.running)), submit(request))[1]
+    )
+    common = ["--url", echo[1], "--model", "echo", "--requests", "5", "--new-tokens", "9"]
+    found = json.loads(bench(*common, "--concurrency", "1", "--flood", "4", "--json").stdout)
+    assert [(row["flood"], row["requests"], row["failed"]) for row in found["rows"]] == [
+        (0, 5, 0),
+        (4, 5, 0),
+    ]
+    assert max(beside[:5]) == 0
+    assert max(beside) == 4  # beside the one that comes
+    wait_until(lambda: not engine.running)
+
+
+def test_a_flood_that_breaks_off_is_a_failure(echo):
+    load = load_of(echo[1])
+    (row,) = measure(load, [1], [], load_of(echo[1], new_tokens=0), 2)
+    assert row["failed"] == 2
+    assert row["error"].startswith("the flood: 400")
+
+
+def test_what_the_server_added_is_the_rest(tmp_path):
+    path = write_tiny(tmp_path / "echo.gguf")
+    with serving(AsyncEngine(Config(str(path), memory=64 << 20))) as (_, url):
+        common = ["--url", url, "--model", "echo", "--requests", "3", "--new-tokens", "3"]
+        asked = [*common, "--concurrency", "1", "--prompt-tokens", "9", "--explain"]
+        (row,) = json.loads(bench(*asked, "--json").stdout)["rows"]
+        assert 0 < row["added"]["p50"] < row["first_token"]["p99"]
+        assert "added ms" in bench(*asked).stdout
+
+
+def test_the_engine_alone_is_asked_the_same(echo, tmp_path, monkeypatch):
+    heard = []
+    generate = LLM.generate
+    monkeypatch.setattr(
+        LLM,
+        "generate",
+        lambda self, prompts, *a, **k: (heard.append(prompts), generate(self, prompts, *a, **k))[1],
+    )
+    path = write_tiny(tmp_path / "tiny.gguf")
+    shape = ["--requests", "6", "--prompt-tokens", "20", "--new-tokens", "5", "--seed", "1"]
+    asked = ["bench", "generate", str(path), *shape, "--shared-prefix", "8", "--json"]
+    found = json.loads(CliRunner().invoke(app, asked).stdout)
+    assert found["new_tokens"] == 30
+    assert found["tokens_per_second"] == found["new_tokens"] / found["seconds"]
+    asyncio.run(closed(load_of(echo[1]), 1))
+    assert heard[-1] == texts(echo[0], 6)
 
 
 @pytest.mark.parametrize(

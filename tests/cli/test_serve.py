@@ -42,3 +42,28 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_looked_for(program):
     assert process.returncode == 1
     assert f"{port} cannot be opened" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.processes
+def test_callers_without_a_key_from_anywhere_and_all_they_say_in_the_log_if_asked_for(
+    program, tiny
+):
+    flags = ("--host", "0.0.0.0", "--allow-anonymous", "--log-requests", "--traces")
+    process = program("serve", tiny, "--port", 0, "--memory", "64MiB", *flags)
+    port = re.search(r":(\d+)/v1", process.stderr.readline())[1]
+    body = {"model": "tiny", "prompt": "The sky", "max_tokens": 3}
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        said = json.load(answer)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    (line,) = [line for line in log.splitlines() if "request_log" in line]
+    logged = json.loads(line[line.index("{") :])
+    assert logged["id"] == said["id"]
+    assert logged["prompts"] == ["The sky"]
+    assert logged["answers"] == [said["choices"][0]["text"]]

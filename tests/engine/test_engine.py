@@ -207,6 +207,32 @@ def test_cancelling_what_has_finished_or_never_was_does_nothing(engine):
     assert not engine.has_work
 
 
+def test_a_request_ends_when_its_own_time_is_over_running_or_waiting(llama):
+    engine = engine_over(llama, max_running=1)
+    for id, timeout in (("a", 1e-9), ("b", 1e-9), ("c", None)):
+        engine.add(dataclasses.replace(asked(id, [5] * 20, **FOREVER), timeout=timeout))
+    told = dict(event for event in engine.step() if isinstance(event[1], Finished))
+    assert [told[id].reason for id in "ab"] == ["timeout"] * 2
+    assert told["b"].error.startswith("timeout: 1e-09 s have passed")
+    assert engine.num_running == 1  # the one without
+    engine.cancel("c")
+    engine.step()
+    assert not engine.has_work
+
+
+def test_a_timeout_that_has_not_passed_changes_nothing(engine):
+    (events,) = run(engine, dataclasses.replace(asked("a", [5] * 20), timeout=3600)).values()
+    engine.add(dataclasses.replace(asked("b", [5] * 20), timeout=3600))
+    (again,) = run(engine).values()
+    assert end(events).reason == end(again).reason == "length"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1"])
+def test_a_timeout_that_is_no_time_is_refused(timeout):
+    with pytest.raises(BadRequest, match="timeout"):
+        dataclasses.replace(asked("a", [5]), timeout=timeout)
+
+
 class FailingProgram:
     """The program it is over, but for the steps it is told to fail."""
 

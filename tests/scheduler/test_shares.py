@@ -22,9 +22,10 @@ class Served:
         self.scheduler = Scheduler(tables, max_running=max_running, max_waiting=200, step_tokens=64)
         self.had, self.asked, self.steps, self.firsts = Counter(), 0, 0, {}
 
-    def ask(self, tenant, num_prompt=30, num_new=20, priority=0):
+    def ask(self, tenant, num_prompt=30, num_new=20, priority=0, topic=None):
         self.asked += 1
-        prompt = (10 + self.asked, *range(num_prompt - 1))  # nothing is shared
+        first = 10 + self.asked if topic is None else topic  # unless told, nothing is shared
+        prompt = (first, *range(num_prompt - 1))
         params = SamplingParams(max_tokens=num_new)
         request = Request(str(self.asked), prompt, params, priority, tenant)
         self.scheduler.add(request, seed=0)
@@ -149,6 +150,34 @@ def test_what_was_not_generated_is_not_paid_for():
     shares.tag("short", 1000.0, floor=0.0)
     shares.settle("short", 1000.0, 10.0)
     assert shares.tag("short", 1.0, floor=0.0) == 10.0
+
+
+def test_cached_tokens_hardly_count():
+    """Who asks on about the same gets more answers than who asks something new each time."""
+    served, answered = Served(max_running=2), Counter()
+    for _ in range(400):
+        for tenant, topic in (("again", 5), ("anew", None)):
+            while served.waiting_of(tenant) < 3:
+                served.ask(tenant, num_prompt=160, num_new=1, topic=topic)
+        before = {sequence.id: sequence.request.tenant for sequence in served.scheduler.sequences}
+        served.step()
+        after = {sequence.id for sequence in served.scheduler.sequences}
+        answered.update(tenant for id, tenant in before.items() if id not in after)
+    assert answered["anew"] > 20
+    assert answered["again"] > 1.5 * answered["anew"]
+
+
+def test_who_leaves_the_queue_has_paid_nothing():
+    served = Served(max_running=1)
+    served.ask("flood", num_new=100)
+    served.step()
+    for _ in range(20):
+        served.scheduler.cancel(served.ask("leaves", num_prompt=100))
+    others = [served.ask("other", num_new=20) for _ in range(5)]
+    late = served.ask("leaves", num_new=20)
+    for _ in range(300):
+        served.step()
+    assert served.firsts[late] < served.firsts[others[1]]
 
 
 def test_tenants_of_the_past_are_forgotten():

@@ -237,3 +237,17 @@ def test_many_streams_at_once_do_not_mix(echo):
             return await asyncio.gather(*(one(client, k) for k in range(24)))
 
     assert asyncio.run(all_of_them()) == [f"stream {k} " * 5 for k in range(24)]
+
+
+def test_a_request_that_took_too_long_by_its_own_word_is_not_tried_again(slow):
+    with httpx.Client(base_url=slow[1]) as http:
+        refused = http.post(CHAT, json=said("x" * 1000, timeout=0))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "timeout")
+        late = http.post(CHAT, json=said("late", timeout=0.5))
+        assert (late.status_code, late.headers["x-should-retry"]) == (504, "false")
+        assert "timeout" in late.json()["error"]["message"]
+        stream = http.post(CHAT, json=said("late", timeout=0.5, stream=True))
+        assert '{"error":{"message":"timeout' in stream.text
+        message = {"model": "echo", "max_tokens": 9, "timeout": 0.5}
+        message["messages"] = [{"role": "user", "content": "late"}]
+        assert http.post("/v1/messages", json=message).json()["error"]["type"] == "timeout_error"

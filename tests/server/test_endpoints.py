@@ -54,7 +54,7 @@ def test_every_endpoint_is_served_where_it_says(endpoint, http):
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"\xff", b'{"a":' * 10_000, b'{"model": NaN}'])
 def test_bytes_that_are_no_body_are_refused_in_the_envelope(endpoint, http, raw):
-    if endpoint.METHOD == "POST":
+    if hasattr(endpoint, "Body"):
         reply = http.post(endpoint.PATHS[0], content=raw)
         assert reply.status_code == 400
         assert reply.json()["error"]["message"]
@@ -146,7 +146,7 @@ def test_a_request_is_explained_while_it_runs_and_after_its_client_left(http):
     model = http.get("/v1/models").json()["data"][0]["id"]
     asked = {"model": model, "messages": CHAT, "ignore_eos": True, "stream": True}
     with http.stream("POST", "/v1/chat/completions", json=asked) as reply:
-        frames = (line for line in reply.iter_lines() if line)
+        frames = (line for line in reply.iter_lines() if line.startswith("data:"))
         next(frames), next(frames)
         url = f"/v1/requests/{reply.headers['x-request-id']}/explain"
         (choice,) = http.get(url).json()["choices"]
@@ -180,7 +180,10 @@ def test_a_failed_steps_cause_and_a_busy_engine_are_shown():
     assert shown["octavo_step_failures_total", "ValueError"] == 3
     assert shown["octavo_pages", "0", "held"] == 4
     assert shown["octavo_page_use_ratio",] == 0.4
-    assert shown["octavo_requests_running",] == 1
+    assert shown["octavo_requests_running",] == shown["octavo_batch_size",] == 1
+    assert shown["octavo_requests_waiting",] == 0
+    assert shown["octavo_prefix_hit_ratio",] == 0.5
+    assert (shown["octavo_pages", "0", "free"], shown["octavo_pages", "0", "findable"]) == (6, 2)
 
 
 def test_vllms_dashboards_find_their_names():
@@ -214,6 +217,8 @@ def test_web_pages_may_call_only_where_it_is_asked_for():
         path = f"{url}/v1/chat/completions"
         allowed = httpx.options(path, headers=page | preflight)
         assert allowed.headers["access-control-allow-origin"] == "https://page.example"
+        delete = page | {"access-control-request-method": "DELETE"}
+        assert httpx.options(f"{url}/v1/responses/x", headers=delete).status_code == 200
         refused = httpx.post(path, headers=page, content=b"{")
         assert refused.status_code == 400
         assert refused.headers["access-control-allow-origin"] == "https://page.example"

@@ -13,6 +13,7 @@ from serving import serving, wait_until
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.engine import Engine
+from octavo.server.state import State
 from octavo.types import Finished
 
 
@@ -111,8 +112,12 @@ def test_tokens_that_the_model_lacks_are_refused_by_name(client, field, value):
 
 
 def test_a_full_queue_is_429_and_not_a_wait(client):
-    with pytest.raises(openai.RateLimitError):
+    for _ in range(2):  # of late, one ended in so many seconds
+        client.completions.create(model="tiny", prompt="x", max_tokens=1)
+    with pytest.raises(openai.RateLimitError) as refused:
         client.completions.create(model="tiny", prompt=["x"] * 20, max_tokens=500)
+    headers = refused.value.response.headers
+    assert 0 < int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
     # The engine hears in order: once this is answered, no prompt of those is on its way to it.
     client.with_options(max_retries=9).completions.create(model="tiny", prompt="x", max_tokens=1)
 
@@ -156,3 +161,54 @@ def test_random_leavers_leave_nothing_behind(served, client):
     asyncio.run(all_of_them())
     wait_until(lambda: is_idle(engine))
     assert client.completions.create(model="tiny", prompt="x", max_tokens=3).choices
+
+
+def test_responses_go_on_from_pages_that_are_still_there(client):
+    text = "What was said before. " * 8
+    fields = {"model": "tiny", "max_output_tokens": 20, "extra_body": {"ignore_eos": True}}
+    first = client.responses.create(input=text, **fields)
+    then = client.responses.create(input="And?", previous_response_id=first.id, **fields)
+    assert then.usage.input_tokens_details.cached_tokens >= first.usage.input_tokens // 16 * 16
+    spoken = [{"role": "user", "content": text}, first.output[0].to_dict()]
+    again = client.responses.create(
+        input=[*spoken, {"role": "user", "content": "And?"}],
+        **fields | {"extra_body": {"ignore_eos": True, "seed": then.seed}},
+    )
+    assert again.output_text == then.output_text
+
+
+def test_a_response_in_the_background_is_cancelled_within_a_step(served, client):
+    fields = {"model": "tiny", "background": True, "extra_body": {"ignore_eos": True}}
+    running = [client.responses.create(input="Go on", **fields) for _ in range(3)]  # one waits
+    wait_until(lambda: client.responses.retrieve(running[1].id).status == "in_progress")
+    for one in reversed(running):
+        assert client.responses.cancel(one.id).status == "cancelled"
+    wait_until(lambda: is_idle(served[0]))
+    assert client.responses.retrieve(running[0].id).output_text
+
+
+def test_a_response_that_is_begun_anew_says_the_same(tmp_path):
+    path = write_tiny(tmp_path / "tiny.gguf", context=8192)
+    config = Config(str(path), memory=64 << 20)
+    fields = {"model": "tiny", "max_output_tokens": 3000, "extra_body": {"ignore_eos": True}}
+    with (
+        serving(AsyncEngine(config), state=State(tmp_path / "state.db"), drain_seconds=0) as (
+            server,
+            url,
+        ),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client,
+    ):
+        stream = client.responses.create(input="x", background=True, stream=True, **fields)
+        heard = [next(stream) for _ in range(12)]
+        server.should_exit = True
+        *rest, last = stream
+        assert last.type == "error"
+    with (
+        serving(AsyncEngine(config), state=State(tmp_path / "state.db")) as (_, url),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client,
+    ):
+        again = client.responses.retrieve(heard[0].response.id, stream=True)
+        for one in (*heard, *rest):
+            assert next(again) == one
+        again.close()
+        client.responses.cancel(heard[0].response.id)

@@ -25,8 +25,11 @@ def test_every_path_is_in_it_and_every_field_of_every_body():
         assert set(properties) == set(file.Body.__struct_fields__)
     for file in [entry(ENDPOINTS, n) for n in names(ENDPOINTS)]:
         for path in file.PATHS:
-            assert file.METHOD.lower() in shown["paths"][path.replace(":path}", "}")]
-        assert hasattr(file, "Body") == (file.METHOD == "POST")
+            operation = shown["paths"][path.replace(":path}", "}")][file.METHOD.lower()]
+            told = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
+            assert told == set(file.Query.__struct_fields__ if hasattr(file, "Query") else ())
+            assert ("requestBody" in operation) == hasattr(file, "Body")
+        assert file.METHOD == "POST" or not hasattr(file, "Body")
 
 
 def test_operations_have_names_of_their_own():
@@ -62,4 +65,4 @@ def test_nothing_that_fits_it_is_an_error_of_ours(tmp_path):
             PATIENT(given(cases)(lambda case: send(url, case)))()
     assert statuses[200] > 50
     assert statuses[400] > 500
-    assert max(statuses) < 500
+    assert max(statuses.keys() - {504}) < 500  # 504: some ask for a timeout that nothing meets

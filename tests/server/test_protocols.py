@@ -266,6 +266,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
+        ("store", True),
+        ("service_tier", "flex"),
         ("top_logprobs", 2),
         ("top_logprobs", 21),
     ],
@@ -300,7 +302,7 @@ def test_what_completions_cannot_honour_is_refused_by_name(field, value):
 
 def test_values_that_ask_for_nothing_are_taken():
     nothing = {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}}
-    call = parse(openai_chat, **nothing, modalities=["text"], store=True, service_tier="flex")
+    call = parse(openai_chat, **nothing, modalities=["text"], store=False, service_tier="auto")
     assert call == parse(openai_chat)
     assert parse(openai_completions, suffix="", best_of=1) == parse(openai_completions)
 

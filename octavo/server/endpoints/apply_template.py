@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from octavo.server.bodies import MAX_MESSAGES
 from octavo.server.exchange import json_response, read
 from octavo.server.protocols._openai_tools import FunctionTool, read_tools
 from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
@@ -20,7 +21,7 @@ NEEDS_KEY = True
 
 
 class Body(Struct):
-    messages: Annotated[list[BodyMessage], Meta(min_length=1)]
+    messages: Annotated[list[BodyMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     tools: list[FunctionTool] | None = None
     model: str | None = None
 

@@ -1,5 +1,7 @@
 """POST /detokenize: the text of token ids, control tokens included, as vLLM words it."""
 
+import asyncio
+
 from msgspec import Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -25,7 +27,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     if body.model is not None:
         check_model(engine, body.model)
     try:
-        text = engine.tokenizer.decode(body.tokens, special=True)
+        text = await asyncio.to_thread(engine.tokenizer.decode, body.tokens, special=True)
     except BadRequest as error:
         raise BadRequest(str(error), "tokens") from None
     return json_response({"prompt": text}, headers=headers)

@@ -30,16 +30,18 @@ def document() -> Json:
     served = [entry("octavo.server.protocols", n) for n in names("octavo.server.protocols")]
     served += [entry("octavo.server.endpoints", n) for n in names("octavo.server.endpoints")]
     bodies = [file.Body for file in served if hasattr(file, "Body")]
-    found, shapes = msgspec.json.schema_components(
-        bodies, ref_template="#/components/schemas/{name}"
-    )
+    queries = [file.Query for file in served if hasattr(file, "Query")]
+    found, shapes = _schemas(bodies)
     schemas = dict(zip(bodies, found, strict=True))
+    for query in queries:
+        (_,), shape = _schemas([query])
+        schemas[query] = shape[query.__name__]
     paths: Json = {}
     for file in served:
         for path in _paths(file):
             shown = _PARAMETER.sub(r"{\1}", path)
             method = getattr(file, "METHOD", "POST").lower()
-            paths[shown] = {method: _operation(file, path, schemas)}
+            paths.setdefault(shown, {})[method] = _operation(file, path, schemas)
     schemes = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -50,6 +52,12 @@ def document() -> Json:
         "paths": paths,
         "components": {"schemas": shapes, "securitySchemes": schemes},
     }
+
+
+def _schemas(shapes: list[type[msgspec.Struct]]) -> tuple[tuple[Json, ...], Json]:
+    """One for each, and those that they refer to, by name."""
+    template = "#/components/schemas/{name}"
+    return msgspec.json.schema_components(shapes, ref_template=template)
 
 
 def _paths(file: ModuleType) -> tuple[str, ...]:
@@ -66,11 +74,15 @@ def _operation(file: ModuleType, path: str, schemas: Json) -> Json:
             "default": {"description": "One sentence that says what to change, in an envelope."},
         },
     }
-    if parameters := _PARAMETER.findall(path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in parameters
-        ]
+    parameters: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+    if hasattr(file, "Query"):
+        properties = schemas[file.Query]["properties"].items()
+        parameters += [{"name": name, "in": "query", "schema": kind} for name, kind in properties]
+    if parameters:
+        operation["parameters"] = parameters
     if hasattr(file, "Body"):
         content = {"application/json": {"schema": schemas[file.Body]}}
         operation["requestBody"] = {"required": True, "content": content}

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.errors import BadRequest
+from octavo.server.bodies import MAX_MESSAGES
 from octavo.server.exchange import json_response, read
 from octavo.server.protocols._openai_tools import FunctionTool, read_tools
 from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
@@ -22,7 +24,8 @@ NEEDS_KEY = True
 
 class Body(Struct):
     prompt: str | None = None
-    messages: list[BodyMessage] | None = None  # rendered as for an answer; instead of a prompt
+    # Rendered as for an answer; instead of a prompt.
+    messages: Annotated[list[BodyMessage], Meta(max_length=MAX_MESSAGES)] | None = None
     tools: list[FunctionTool] | None = None  # that the messages may call
     model: str | None = None
     add_special_tokens: bool | None = None  # of a prompt: BOS and the like; true if not given
@@ -33,15 +36,22 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     body, headers = await read(http, Body)
     if body.model is not None:
         check_model(engine, body.model)
-    ids = await asyncio.to_thread(_ids, engine, body)
-    shown = [engine.tokenizer.decode([i], special=True) for i in ids]
+    ids, shown = await asyncio.to_thread(_tokens, engine, body)
     said = {
         "count": len(ids),
         "max_model_len": engine.max_context,
         "tokens": list(ids),
-        "token_strs": shown if body.return_token_strs else None,
+        "token_strs": shown,
     }
     return json_response(said, headers=headers)
+
+
+def _tokens(engine: Engine, body: Body) -> tuple[Sequence[int], list[str] | None]:
+    """Ids and, where they are asked for, the text of each."""
+    ids = _ids(engine, body)
+    if not body.return_token_strs:
+        return ids, None
+    return ids, [engine.tokenizer.decode([i], special=True) for i in ids]
 
 
 def _ids(engine: Engine, body: Body) -> Sequence[int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from octavo.errors import BadRequest, OctavoError
-from octavo.server.bodies import refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, refuse_unserved
 from octavo.server.protocols._anthropic_tools import (
     ThinkingConfig,
     ToolChoice,
@@ -49,7 +49,7 @@ class Conversation(Struct, kw_only=True):
     """Fields of both bodies. Absent and null mean the same."""
 
     model: str
-    messages: Annotated[list[Turn], Meta(min_length=1)]
+    messages: Annotated[list[Turn], Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[Block] | None = None
     tools: list[ToolDefinition] | None = None
     tool_choice: ToolChoice | None = None
@@ -168,9 +168,11 @@ KINDS = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    409: "conflict_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 
 

@@ -1,4 +1,4 @@
-"""What OpenAI's two generating endpoints say alike: common fields, usage, errors, frames."""
+"""What OpenAI's generating endpoints say alike: common fields, usage, errors, frames."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -15,7 +15,9 @@ from octavo.errors import (
     RateLimited,
     Unauthorized,
     UnknownModel,
+    UnknownPrevious,
 )
+from octavo.server.bodies import Timeout
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -32,14 +34,11 @@ class StreamOptions(Struct):
     include_obfuscation: bool | None = None  # asks us to leave out what we never send
 
 
-class Common(Struct, kw_only=True):
-    """Fields of both bodies. Absent and null mean the same."""
+class Sampled(Struct, kw_only=True):
+    """Fields of all bodies. Absent and null mean the same."""
 
     model: str
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
-    max_tokens: int | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
@@ -53,8 +52,8 @@ class Common(Struct, kw_only=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
-    prompt_logprobs: int | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
+    timeout: Timeout | None = None
     # Ours: what the answer must be. `grammar` is Lark or GBNF.
     regex: str | None = None
     grammar: str | None = None
@@ -63,10 +62,24 @@ class Common(Struct, kw_only=True):
     user: str | None = None
 
 
+class Common(Sampled, kw_only=True):
+    """Fields of the two bodies that may ask for several answers."""
+
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: int | None = None
+    prompt_logprobs: int | None = None
+
+
 def sampling(
-    body: Common, *, max_tokens: int | None, logprobs: int | None, schema: Json | None = None
+    body: Sampled,
+    *,
+    max_tokens: int | None,
+    logprobs: int | None,
+    prompt_logprobs: int | None = None,
+    schema: Json | None = None,
 ) -> SamplingParams:
-    """The fields the two endpoints spell alike, and those that they do not."""
+    """The fields all endpoints spell alike, and those that they do not."""
     top_k = None if body.top_k in (0, -1) else body.top_k  # both mean "all" to vLLM's clients
     given: dict[str, Any] = {
         "max_tokens": max_tokens,
@@ -84,7 +97,7 @@ def sampling(
         "stop": stop_strings([body.stop] if isinstance(body.stop, str) else body.stop, "stop"),
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "ignore_eos": body.ignore_eos,
-        "prompt_logprobs": body.prompt_logprobs,
+        "prompt_logprobs": prompt_logprobs,
         "schema": schema,
         "regex": body.regex,
         "grammar": body.grammar,
@@ -169,6 +182,8 @@ def problem(error: OctavoError) -> Json:
             kind, code, param = "invalid_request_error", "model_not_found", "model"
         case PromptTooLong(field=field):
             kind, code, param = "invalid_request_error", "context_length_exceeded", field
+        case UnknownPrevious(field=field):
+            kind, code, param = "invalid_request_error", "previous_response_not_found", field
         case BadRequest(field=field):
             kind, param = "invalid_request_error", field
         case Unauthorized():

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest
-from octavo.server.bodies import decode, refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed, says
 from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
@@ -68,7 +68,7 @@ class BodyMessage(Struct):
 
 
 class Body(Common, kw_only=True):
-    messages: Annotated[list[BodyMessage], Meta(min_length=1)]
+    messages: Annotated[list[BodyMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -84,8 +84,6 @@ class Body(Common, kw_only=True):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    service_tier: str | None = None
-    store: bool | None = None
     # Not served: see NEUTRAL.
     audio: Any = None
     function_call: Any = None
@@ -93,6 +91,8 @@ class Body(Common, kw_only=True):
     modalities: Any = None
     moderation: Any = None
     prediction: Any = None
+    service_tier: Any = None
+    store: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -105,6 +105,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -131,6 +133,7 @@ def parse(raw: bytes) -> Call:
         body,
         max_tokens=_max_tokens(body),
         logprobs=_logprobs(body),
+        prompt_logprobs=body.prompt_logprobs,
         schema=schema_of(body.response_format, "response_format"),
     )
     return Call(
@@ -139,6 +142,7 @@ def parse(raw: bytes) -> Call:
         params=params,
         n=body.n or 1,
         priority=body.priority or 0,
+        timeout=body.timeout,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         names=_names(body),

@@ -6,7 +6,6 @@ whole   our Answers -> their single answer
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any, TypeAlias
 
@@ -77,6 +76,7 @@ def parse(raw: bytes) -> Call:
         params=_params(body, max_tokens=1 if silent else body.max_tokens),
         n=n,
         priority=body.priority or 0,
+        timeout=body.timeout,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         echo=bool(body.echo),
@@ -87,12 +87,12 @@ def parse(raw: bytes) -> Call:
 
 def _params(body: Body, max_tokens: int | None) -> SamplingParams:
     limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
-    params = sampling(body, max_tokens=limit, logprobs=body.logprobs)
-    if not body.echo or body.logprobs is None:
-        return params
-    if body.prompt_logprobs is not None:
-        raise BadRequest("echo and logprobs say it already, leave it out", "prompt_logprobs")
-    return replace(params, prompt_logprobs=body.logprobs)
+    scored = body.prompt_logprobs
+    if body.echo and body.logprobs is not None:
+        if scored is not None:
+            raise BadRequest("echo and logprobs say it already, leave it out", "prompt_logprobs")
+        scored = body.logprobs
+    return sampling(body, max_tokens=limit, logprobs=body.logprobs, prompt_logprobs=scored)
 
 
 def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[Prompt, ...]:

@@ -1,0 +1,143 @@
+"""Where a body becomes running requests, whoever brings it: a connection, a batch, the background.
+
+Owns the way from a call to requests, and that what a key was granted is settled. Knows no HTTP.
+
+    Call ─prepare─▶ Reply ─begin─▶ Running ─answers─▶ Answers, whole
+"""
+
+import secrets
+import time
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from time import monotonic
+from typing import Protocol
+from uuid import uuid4
+
+from sse_starlette import ServerSentEvent
+
+from octavo.engine.chat_format import Prompt as Written
+from octavo.errors import BadRequest, OctavoError, PromptTooLong
+from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
+from octavo.server.gate import ANSWER, Gate, priority
+from octavo.server.journal import Journal
+from octavo.server.keys import Key
+from octavo.server.running import Engine, Running, check_model
+from octavo.types import Chat, Event, Json, Request, SamplingParams
+
+
+class Dialect(Protocol):
+    """What a file in protocols/ offers."""
+
+    PATH: str
+    PREFIX: str  # of the ids of its replies
+    ID_HEADER: str  # which names the id before the body does
+
+    def parse(self, raw: bytes) -> Call: ...
+    def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
+    def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
+    def problem(self, error: OctavoError) -> Json: ...
+
+
+class Desk:
+    def __init__(self, engine: Engine, gate: Gate, journal: Journal) -> None:
+        self.engine, self.gate, self.journal = engine, gate, journal
+
+    def prepare(self, dialect: Dialect, call: Call) -> Reply:
+        """Rendering and tokenizing prompts takes long where they are long: call it beside the
+        event loop then. Raises BadRequest, UnknownModel."""
+        check_model(self.engine, call.model)
+        assert call.prompts, "a call that goes on from others is resolved first"
+        written = [self._written(prompt, call.params) for prompt in call.prompts]
+        first = written[0]  # a chat is alone
+        return Reply(
+            call=replace(call, params=call.params.held_to(first.grammar)),
+            id=dialect.PREFIX + uuid4().hex,
+            created=int(time.time()),
+            fingerprint=self.engine.fingerprint,
+            prompt_ids=tuple(one.ids for one in written),
+            tokenizer=self.engine.tokenizer,
+            reading=first.reading,
+        )
+
+    async def begin(self, reply: Reply, key: Key | None) -> Running:
+        """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
+        then nothing runs."""
+        kept = await self._compile(reply.call)
+        grant = self.gate.admit(key, reply)
+        try:
+            running = await Running.begin(self.engine, _requests(reply, key))
+        except BaseException:
+            if grant:
+                grant.settle(0, monotonic())
+            raise
+        del kept  # the engine has it now
+        running.listener = self.journal.open(reply, grant)
+        return running
+
+    async def _compile(self, call: Call) -> object:
+        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+        try:
+            return await self.engine.prepare(call.params)
+        except BadRequest as error:
+            field = error.field and call.names.get(error.field, error.field)
+            raise BadRequest(error.problem, field) from None
+
+    def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
+        field, answer = "prompt", params.constraint
+        match prompt:
+            case Chat():
+                field, chat = prompt.field, self._shortened(prompt, params)
+                written = self.engine.chat_format.prompt(chat, answer)
+            case str():
+                written = Written(tuple(self.engine.tokenizer.prompt_ids(prompt)), None, answer)
+            case _:
+                written = Written(prompt, None, answer)
+        if len(written.ids) >= self.engine.max_context:
+            raise PromptTooLong(len(written.ids), self.engine.max_context, field)
+        return written
+
+    def _shortened(self, chat: Chat, params: SamplingParams) -> Chat:
+        """All messages, or where that may be the newest that fit, from one of the user's on. Those
+        of the system at the beginning stay."""
+        if not chat.may_shorten:
+            return chat
+        ids = self.engine.chat_format.ids
+        context = self.engine.max_context
+        room = context - min(params.max_tokens or ANSWER, context // 4)
+        if len(ids(chat)) <= room:
+            return chat
+        roles = [message.role for message in chat.messages]
+        num_kept = next((k for k, role in enumerate(roles) if role != "system"), len(roles))
+        starts = [k for k in range(num_kept + 1, len(roles)) if roles[k] == "user"]
+
+        def since(start: int) -> Chat:
+            return replace(chat, messages=chat.messages[:num_kept] + chat.messages[start:])
+
+        # The later it starts, the shorter it is.
+        first = bisect_left(starts, -room, key=lambda start: -len(ids(since(start))))
+        return since(starts[first]) if first < len(starts) else chat
+
+
+async def answers(reply: Reply, running: Running) -> list[Answer]:
+    """One for each choice. Raises StepFailed, CapacityError; closes nothing."""
+    heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
+    async with aclosing(running.events()) as events:
+        async for index, event in events:
+            heard[index].append(event)
+    return [fold(events) for events in heard]
+
+
+def _requests(reply: Reply, key: Key | None) -> list[Request]:
+    """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
+    call, tenant = reply.call, key.id if key else ""
+    requests: list[Request] = []
+    for ids in reply.prompt_ids:
+        seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
+        for k in range(call.n):
+            params = replace(call.params, seed=(seed + k) % 2**64)
+            name = f"{reply.id}-{len(requests)}"
+            rank = priority(key, call)
+            requests.append(Request(name, ids, params, rank, tenant, call.timeout, reply.reading))
+    return requests

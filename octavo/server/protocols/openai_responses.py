@@ -1,0 +1,225 @@
+"""POST /v1/responses, in OpenAI's words.
+
+parse   their JSON  -> our Call, or a BadRequest that names the field
+chunks  our Events  -> their numbered server-sent events
+whole   our Answers -> their single response
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from sse_starlette import ServerSentEvent
+
+from octavo.errors import BadRequest, OctavoError
+from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
+from octavo.server.calls import Answer, Call, Events, Reply, Thread
+from octavo.server.protocols._openai import Sampled, problem, sampling
+from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
+from octavo.server.protocols._openai_response import Script, ended
+from octavo.types import MAX_LOGPROBS, Chat, Json
+
+__all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
+
+PATH = "/v1/responses"
+PREFIX = RESPONSE
+ID_HEADER = "x-request-id"
+
+LOGPROBS = "message.output_text.logprobs"
+# Those of tools and reasoning ask for nothing where there is none of either.
+Includable = Literal[
+    "message.output_text.logprobs",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
+Limit = Annotated[int, Meta(ge=1, lt=2**31)]
+
+
+class Text(Struct):
+    format: Any = None
+    verbosity: Any = None
+
+
+class StreamOptions(Struct):
+    include_obfuscation: bool | None = None
+
+
+class CacheOptions(Struct):
+    comparison_response_id: str | None = None
+    prewarm: bool | None = None
+    # Accepted because they change no token.
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: Literal["30m", "12h"] | None = None
+
+
+class Body(Sampled, kw_only=True):
+    input: str | Annotated[list[Item], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    store: bool | None = None
+    background: bool | None = None
+    include: list[Includable] | None = None
+    max_output_tokens: Limit | None = None
+    text: Text | None = None
+    stream_options: StreamOptions | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    # Accepted because they change no token.
+    max_tool_calls: Limit | None = None
+    metadata: Metadata | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: CacheOptions | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    safety_identifier: str | None = None
+    service_tier: (
+        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
+    ) = None
+    # Not served: see NEUTRAL.
+    access_programs: Any = None
+    background_options: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    image: Any = None
+    moderation: Any = None
+    prompt: Any = None
+    reasoning: Any = None
+    tool_choice: Any = None
+    tools: Any = None
+
+
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "access_programs": (),
+    "background_options": ({}, {"completion_window": "soonest"}),
+    "context_management": ([],),
+    "conversation": (),
+    "image": ({},),
+    "moderation": (),
+    "prompt": (),
+    "reasoning": ({}, {"effort": "none"}, {"effort": None, "summary": None}),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}
+NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {
+    "format": ({"type": "text"},),
+    "verbosity": ("medium",),
+}
+NEUTRAL_STREAM: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
+NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
+
+
+def parse(raw: bytes) -> Call:
+    """What goes on from others has no prompt yet: server/responses.py knows them."""
+    body, ignored = decode(raw, Body)
+    _check(body)
+    items = read(body.input)
+    looks_back = body.previous_response_id or any(item["type"] == REFERENCE for item in items)
+    repeated, is_background = _repeated(body), bool(body.background)
+    return Call(
+        model=body.model,
+        prompts=() if looks_back else (prompt(repeated, items),),
+        params=sampling(body, max_tokens=body.max_output_tokens, logprobs=_logprobs(body)),
+        priority=body.priority or 0,
+        timeout=body.timeout,
+        stream=bool(body.stream),
+        ignored=ignored,
+        repeated=repeated,
+        thread=Thread(
+            items,
+            previous=body.previous_response_id,
+            is_kept=body.store is not False,
+            is_background=is_background,
+            body=raw if is_background else b"",
+        ),
+    )
+
+
+def _check(body: Body) -> None:
+    """Raises BadRequest for what is not served, and for what contradicts itself."""
+    refuse_unserved(body, NEUTRAL)
+    for name, neutral in (
+        ("text", NEUTRAL_TEXT),
+        ("stream_options", NEUTRAL_STREAM),
+        ("prompt_cache_options", NEUTRAL_CACHE),
+    ):
+        if (part := getattr(body, name)) is not None:
+            refuse_unserved(part, neutral, f"{name}.")
+    if body.stream_options is not None and not body.stream:
+        raise BadRequest("it needs stream: true", "stream_options")
+    if body.background and body.store is False:
+        raise BadRequest("what runs in the background is kept: leave out store", "background")
+
+
+def _logprobs(body: Body) -> int | None:
+    asked = body.top_logprobs or LOGPROBS in (body.include or ())
+    return body.top_logprobs or 0 if asked else None
+
+
+def _repeated(body: Body) -> Json:
+    """What a response says again of its request; null or the default where that said nothing."""
+    alike = (
+        *("instructions", "previous_response_id", "max_output_tokens", "max_tool_calls"),
+        *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user"),
+    )
+    return {name: getattr(body, name) for name in alike} | {
+        "background": bool(body.background),
+        "conversation": None,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "metadata": body.metadata or {},
+        "moderation": None,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "prompt": None,
+        "prompt_cache_options": None,
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default",
+        "store": body.store is not False,
+        "temperature": 1.0 if body.temperature is None else body.temperature,
+        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "tool_choice": body.tool_choice or "auto",
+        "tools": [],
+        "top_logprobs": body.top_logprobs or 0,
+        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "truncation": body.truncation or "disabled",
+    }
+
+
+def prompt(repeated: Mapping[str, Any], items: Sequence[Json]) -> Chat:
+    """`items`: the whole conversation, its references resolved. Instructions are the request's own:
+    those of the responses before it are not among them."""
+    may_shorten = repeated["truncation"] == "auto"
+    return chat(repeated["instructions"], items, may_shorten=may_shorten)
+
+
+async def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
+    """Events that end before a Finished were cancelled by whoever listened."""
+    async for some in _told(Script(reply), events):
+        for one in some:
+            yield one
+
+
+async def _told(script: Script, events: Events) -> AsyncIterator[Iterable[ServerSentEvent]]:
+    yield script.opening()
+    try:
+        async for _, event in events:
+            yield list(script.hear(event))  # here, where it may raise
+    except OctavoError as error:
+        yield script.fail(error)
+    if not script.is_over:
+        yield script.cancel()
+
+
+def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
+    (answer,) = answers
+    return msgspec.json.encode(ended(reply, answer.text, answer.logprobs, answer.end))

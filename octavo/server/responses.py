@@ -1,0 +1,329 @@
+"""Responses that are kept: each runs by itself, for any number of readers, and is found again.
+
+Owns what runs now; what is over is the archive's. Knows OpenAI's Responses but no HTTP: a
+connection, a batch and a restart bring them alike.
+
+    Call ─resolved─▶ Call with all that it goes on from ─desk─▶ Reply ─begin─▶ Run ─▶ archive
+
+One that runs in the background belongs to no connection. Should the process end before it does, the
+next begins it anew: its seed is kept, so it says the same again, under the same numbers.
+"""
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from dataclasses import replace
+
+import msgspec
+from sse_starlette import ServerSentEvent
+
+from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed
+from octavo.server.archive import Archive, Orphan, Record
+from octavo.server.bodies import INLINE_BODY
+from octavo.server.calls import Call, Events, Reply, Thread, completed
+from octavo.server.desk import Desk, Dialect
+from octavo.server.keys import Key
+from octavo.server.log import Log
+from octavo.server.protocols import openai_responses as wire
+from octavo.server.protocols._openai_items import REFERENCE, numbered, response_of
+from octavo.server.protocols._openai_response import Said, failed, frame
+from octavo.server.running import Running
+from octavo.server.state import State
+from octavo.types import Finished, Json
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0  # what is begun anew asks for room again after so long
+
+
+class Run:
+    """One response, from when it was asked for to its end. Whoever it was begun for closes it."""
+
+    def __init__(self, reply: Reply, tenant: str, running: Running | None = None) -> None:
+        assert reply.call.thread
+        self.reply, self.tenant = reply, tenant
+        self.thread: Thread = reply.call.thread
+        self.running = running  # None: there was no room for it yet
+        self.log = Log[ServerSentEvent]()  # an event's place is its number
+        self.response = b""  # the object, as of the last event that carried it
+        self.task: asyncio.Task[None] | None = None
+        self._error: OctavoError | None = None
+        self._is_cancelled = asyncio.Event()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None or self.is_cancelled
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._is_cancelled.is_set()
+
+    async def whole(self) -> bytes:
+        """The object at the end. Raises StepFailed, TimedOut, CapacityError."""
+        async for _ in self.log.follow(len(self.log.items)):
+            pass
+        if self._error:
+            raise self._error
+        return self.response
+
+    async def close(self) -> None:
+        """Nobody waits for it. In the background it goes on."""
+        if not self.thread.is_background:
+            await self.cancel()
+
+    async def cancel(self) -> None:
+        """Returns when it is over, which it may be already."""
+        if self.log.is_over:
+            return
+        self._is_cancelled.set()
+        await self.free()
+        assert self.task
+        await asyncio.wait([self.task])
+
+    async def free(self) -> None:
+        """What the engine holds for it. It is not told what more the engine says."""
+        if self.running:
+            await self.running.close()
+
+    async def pause(self, seconds: float) -> None:
+        """Until somebody cancels, at most."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_cancelled.wait(), seconds)
+
+    async def heard(self) -> Events:
+        """What the engine says, until somebody cancels."""
+        assert self.running
+        try:
+            async for index, event in self.running.events():
+                if self.is_cancelled:
+                    return
+                if isinstance(event, Finished):
+                    completed(event)
+                yield index, event
+        except OctavoError as error:
+            self._error = error
+            raise
+
+
+class Responses:
+    def __init__(self, desk: Desk, state: State) -> None:
+        self._desk, self._archive = desk, Archive(state)
+        self._runs: dict[str, Run] = {}  # those that are not over
+
+    async def start(self) -> None:
+        """Takes up what ran in the background when an earlier process ended."""
+        for orphan in await asyncio.to_thread(self._archive.orphans):
+            try:
+                key = self._desk.gate.key(orphan.tenant)
+                run = Run(await self._again(orphan, key), orphan.tenant)
+            except OctavoError as error:
+                await asyncio.to_thread(self._give_up, orphan, error)
+            else:
+                self._carry_out(run, self._heard_late(run, key))
+
+    async def stop(self) -> None:
+        """Call it when the engine has stopped."""
+        tasks = [run.task for run in self._runs.values() if run.task]
+        for run in self._runs.values():
+            if run.task and not run.running:
+                run.task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._archive.release()
+
+    async def read(self, dialect: Dialect, raw: bytes, key: Key | None) -> Reply:
+        """The way of every body, in whatever dialect: what takes long is done beside the event
+        loop. Raises BadRequest, UnknownModel."""
+        is_large = len(raw) > INLINE_BODY
+        call = await asyncio.to_thread(dialect.parse, raw) if is_large else dialect.parse(raw)
+        resolved = await self.resolved(call, key)
+        if is_large or resolved is not call:
+            return await asyncio.to_thread(self._desk.prepare, dialect, resolved)
+        return self._desk.prepare(dialect, call)
+
+    async def resolved(self, call: Call, key: Key | None) -> Call:
+        """`call` with the prompt it has once all that it goes on from is known. Any call may come.
+        Raises BadRequest."""
+        if call.prompts or call.thread is None:
+            return call
+        return await asyncio.to_thread(self._resolved, call, call.thread, tenant_of(key))
+
+    async def begin(self, reply: Reply, key: Key | None) -> Run:
+        """Of a call that is to be kept. Raises RateLimited, QueueFull, CapacityError, BadRequest:
+        then nothing runs."""
+        reply = _seeded(reply)
+        run = Run(reply, tenant_of(key), await self._desk.begin(reply, key))
+        self._carry_out(run, run.heard())
+        try:
+            async with aclosing(run.log.follow()) as events:
+                await anext(events)  # there is an object from now on
+            if run.thread.is_background:
+                await asyncio.to_thread(self._archive.open, _record(run))
+        except BaseException:
+            await run.cancel()
+            raise
+        return run
+
+    async def response(self, id: str, key: Key | None) -> bytes:
+        """The object as it is now. Raises UnknownName, as all that follow do."""
+        if run := self._run(id, tenant_of(key)):
+            return run.response
+        return await asyncio.to_thread(self._archive.response, id, tenant_of(key))
+
+    async def items(self, id: str, key: Key | None) -> Sequence[Json]:
+        """Its input, oldest first."""
+        if run := self._run(id, tenant_of(key)):
+            return _items(run)
+        return await asyncio.to_thread(self._archive.items, id, tenant_of(key))
+
+    async def log(self, id: str, key: Key | None) -> Log[ServerSentEvent]:
+        """All its events, each at the place of its number, and those to come."""
+        if run := self._run(id, tenant_of(key)):
+            return run.log
+        events = await asyncio.to_thread(self._archive.events, id, tenant_of(key))
+        if not events:
+            raise _elsewhere(id)
+        return Log(map(frame, events), is_over=True)
+
+    async def cancel(self, id: str, key: Key | None) -> bytes:
+        """Ends one that runs in the background; the object at its end. Raises BadRequest."""
+        run = self._run(id, tenant_of(key))
+        response = msgspec.json.decode(await self.response(id, key))
+        if not response["background"]:
+            raise BadRequest("it does not run in the background: leave its connection", "id")
+        if run:
+            await run.cancel()
+        elif response["status"] in ("queued", "in_progress"):
+            raise _elsewhere(id)
+        return await self.response(id, key)
+
+    async def remove(self, id: str, key: Key | None) -> None:
+        """What runs is cancelled first."""
+        if run := self._run(id, tenant_of(key)):
+            await run.cancel()
+        await asyncio.to_thread(self._archive.remove, id, tenant_of(key))
+
+    def _run(self, id: str, tenant: str) -> Run | None:
+        run = self._runs.get(id)
+        return run if run and run.tenant == tenant else None
+
+    def _carry_out(self, run: Run, events: Events) -> None:
+        self._runs[run.reply.id] = run
+        run.task = asyncio.create_task(self._write(run, events))
+
+    async def _write(self, run: Run, events: Events) -> None:
+        """An error that ends a stream is no end of a response: what runs in the background is left
+        to the next process, anything else has been for nothing."""
+        try:
+            async for one in wire.chunks(run.reply, events):
+                said = msgspec.json.decode(str(one.data), type=Said)
+                if said.is_last:  # before anybody hears of it, it is there for whoever asks then
+                    await self._close(run, one, bytes(said.response))
+                if said.response:
+                    run.response = bytes(said.response)
+                run.log.write(one)
+        except Exception:
+            logger.exception("a response failed")
+        finally:
+            await run.free()
+            self._runs.pop(run.reply.id, None)
+            run.log.end()
+
+    async def _close(self, run: Run, last: ServerSentEvent, response: bytes) -> None:
+        await run.free()
+        events = [str(one.data).encode() for one in (*run.log.items, last)]
+        try:
+            record = replace(_record(run), response=response, events=events)
+            await asyncio.to_thread(self._archive.close, record)
+        except sqlite3.Error:
+            logger.exception("a response could not be kept")
+        del self._runs[run.reply.id]
+
+    async def _again(self, orphan: Orphan, key: Key | None) -> Reply:
+        """As it was asked for. Raises OctavoErrors where it no longer can be."""
+        before = msgspec.json.decode(orphan.response)
+        call = await self.resolved(wire.parse(orphan.body), key)
+        call = replace(call, params=replace(call.params, seed=before["seed"]))
+        reply = await asyncio.to_thread(self._desk.prepare, wire, call)
+        if reply.fingerprint != before["system_fingerprint"]:
+            raise StepFailed("the server came back with another version or other weights: ask anew")
+        return replace(reply, id=orphan.id, created=orphan.created)
+
+    async def _heard_late(self, run: Run, key: Key | None) -> Events:
+        """As `run.heard`, once there is room for it."""
+        while not (run.running or run.is_cancelled):
+            try:
+                run.running = await self._desk.begin(run.reply, key)
+            except CapacityError as error:
+                await run.pause(error.retry_after or RETRY_SECONDS)
+        if run.running:
+            async for numbered in run.heard():
+                yield numbered
+
+    def _give_up(self, orphan: Orphan, error: OctavoError) -> None:
+        response = failed(msgspec.json.decode(orphan.response), error)
+        last = {"type": "response.failed", "sequence_number": 0, "response": response}
+        said, event = msgspec.json.encode(response), msgspec.json.encode(last)
+        record = Record(orphan.id, orphan.tenant, orphan.created, None, (), said, [event])
+        self._archive.close(record)
+
+    def _resolved(self, call: Call, thread: Thread, tenant: str) -> Call:
+        before: list[Json] = []
+        if thread.previous is not None:
+            if self._run(thread.previous, tenant):
+                problem = f"{thread.previous} has not ended yet: wait for it"
+                raise BadRequest(problem, "previous_response_id")
+            before = self._archive.conversation(thread.previous, tenant)
+        own = [self._whole(item, place, tenant) for place, item in enumerate(thread.items)]
+        prompt = wire.prompt(call.repeated, [*before, *own])
+        return replace(call, prompts=(prompt,), thread=replace(thread, items=tuple(own)))
+
+    def _whole(self, item: Json, place: int, tenant: str) -> Json:
+        """The item that a reference means. Raises BadRequest."""
+        if item["type"] != REFERENCE:
+            return item
+        with suppress(OctavoError):
+            id = response_of(item["id"])
+            output = msgspec.json.decode(self._archive.response(id, tenant))["output"]
+            for known in (*self._archive.items(id, tenant), *output):
+                if known["id"] == item["id"]:
+                    return known
+        problem = f"no item {item['id'][:100]!r} is kept here: send it whole"
+        raise BadRequest(problem, f"input[{place}].id")
+
+
+def tenant_of(key: Key | None) -> str:
+    return key.id if key else ""
+
+
+def _seeded(reply: Reply) -> Reply:
+    """With a seed, so that it says the same when it is begun anew."""
+    params = reply.call.params
+    if params.seed is not None:
+        return reply
+    params = replace(params, seed=secrets.randbits(32))
+    return replace(reply, call=replace(reply.call, params=params))
+
+
+def _items(run: Run) -> list[Json]:
+    return numbered(run.reply.id, run.thread.items)
+
+
+def _record(run: Run) -> Record:
+    reply, thread = run.reply, run.thread
+    return Record(
+        id=reply.id,
+        tenant=run.tenant,
+        created=reply.created,
+        previous=thread.previous,
+        items=_items(run),
+        response=run.response,
+        body=thread.body,
+    )
+
+
+def _elsewhere(id: str) -> BadRequest:
+    problem = f"{id} runs in another process that shares this one's state: ask there"
+    return BadRequest(problem, "id")

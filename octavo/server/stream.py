@@ -1,0 +1,56 @@
+"""What a reply that takes its time has to do with its client: events as they come, or a wait.
+
+Knows neither what is said nor who says it.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.types import Receive, Scope, Send
+
+Result = TypeVar("Result")
+
+
+class Stream(EventSourceResponse):
+    """Server-sent events. Calls `close` at the end, also when nobody has read one or ever will."""
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[ServerSentEvent | bytes, None],
+        close: Callable[[], Awaitable[None]],
+        headers: dict[str, str],
+    ) -> None:
+        # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
+        super().__init__(frames, headers=headers, sep="\n", shutdown_grace_period=math.inf)
+        self._frames, self._close = frames, close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._close()
+
+
+async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
+    """What `work` returns, or ClientDisconnect as soon as the client has left."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(http))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,269 @@
+"""Ten thousand clients that leave wherever they are, servers that stop under load: what is left.
+
+Everything is drawn from a seed, which a failure names.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from socket import SO_LINGER, SOL_SOCKET
+
+import httpx
+import pytest
+from checkpoints import write_tiny
+from serving import serving, wait_until
+
+from octavo.config import Config
+from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.engine import Engine
+
+pytestmark = pytest.mark.processes
+
+NUM_LEAVERS, AT_ONCE = 10_000, 24
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/messages")
+RESET = struct.pack("ii", 1, 0)  # closing says nothing more than that it is over
+
+
+class Watched(AsyncEngine):
+    """Says in which loop it lives."""
+
+    async def start(self):
+        self.loop = asyncio.get_running_loop()
+        await super().start()
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
+    return Engine(Config(str(path), memory=64 << 20, max_running=4, max_waiting=12))
+
+
+def is_idle(core):
+    held = any(group.held for group in core.pages)
+    return not (core.num_running or core.num_waiting or held)
+
+
+def request(chance, path=None, **fields):
+    """Bytes of one that asks for a short answer, a long one, several, or more than fits."""
+    path = path or chance.choice(PATHS)
+    text = "the same words " * chance.randrange(1, 60) + str(chance.randrange(50))
+    given = (
+        {"prompt": text} if path == PATHS[1] else {"messages": [{"role": "user", "content": text}]}
+    )
+    asked = {"model": "tiny", "max_tokens": chance.choice([1, 20, 1500])}
+    asked |= given | {"stream": chance.random() < 0.6} | fields
+    if path != PATHS[2]:
+        asked |= {"ignore_eos": True, "n": chance.choice([1, 1, 1, 2])}
+    raw = json.dumps(asked).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
+    return head, raw
+
+
+async def in_the_headers(chance, reader, writer, head, body):
+    writer.write(head[: chance.randrange(len(head))])
+
+
+async def in_the_body(chance, reader, writer, head, body):
+    writer.write(head + body[: chance.randrange(len(body))])
+
+
+async def before_it_reads(chance, reader, writer, head, body):
+    """In the queue, in prefill, who knows."""
+    writer.write(head + body)
+    await asyncio.sleep(chance.choice([0, 0.002, 0.02]))
+
+
+async def with_the_first_bytes(chance, reader, writer, head, body):
+    writer.write(head + body)
+    async with asyncio.timeout(0.3):
+        await reader.read(200)
+
+
+async def while_it_listens(chance, reader, writer, head, body):
+    writer.write(head + body)
+    async with asyncio.timeout(chance.uniform(0, 0.2)):
+        while await reader.read(4096):
+            pass
+
+
+async def in_its_second_request(chance, reader, writer, head, body):
+    writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    await reader.readuntil(b'"ok"}')
+    writer.write(head + body[: chance.randrange(len(body) + 1)])
+    await asyncio.sleep(chance.choice([0, 0.01]))
+
+
+async def with_two_requests_sent(chance, reader, writer, head, body):
+    writer.write(head + body + b"".join(request(chance)))
+    await asyncio.sleep(chance.choice([0, 0.01]))
+
+
+WAYS = [
+    in_the_headers,
+    in_the_body,
+    before_it_reads,
+    with_the_first_bytes,
+    while_it_listens,
+    in_its_second_request,
+    with_two_requests_sent,
+]
+
+
+async def leave(place, chance):
+    """One client, which connects, goes on to some point, and is gone."""
+    reader, writer = await asyncio.open_connection(*place)
+    with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+        await chance.choice(WAYS)(chance, reader, writer, *request(chance))
+    if chance.random() < 0.5:
+        writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, RESET)
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def leave_all(place, seed):
+    chances = (random.Random(f"{seed} {k}") for k in range(NUM_LEAVERS))
+
+    async def one_by_one():
+        for chance in chances:
+            await leave(place, chance)
+
+    await asyncio.gather(*(one_by_one() for _ in range(AT_ONCE)))
+
+
+def test_ten_thousand_leave_nothing_behind(core, capfd):
+    seed = 4
+    with serving(engine := Watched(core)) as (server, url):
+        host, port = url.removeprefix("http://").split(":")
+
+        def answer(**fields):
+            body = {"model": "tiny", "prompt": "The sky is", "max_tokens": 5, "seed": 1} | fields
+            return httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+
+        def left():
+            """File descriptors, tasks and threads, once nobody is connected."""
+            wait_until(lambda: not server.server_state.connections, 30)
+            files = sorted(os.readlink(f"/proc/self/fd/{n}") for n in files_open())
+            kinds = sorted(name.split(":")[0] for name in files)
+            tasks = sorted(task.get_coro().__qualname__ for task in asyncio.all_tasks(engine.loop))
+            return kinds, tasks, threads()
+
+        answer(stream=True)  # what is made on first use is there
+        asyncio.run(leave_some(host, port))
+        first, before = answer().json()["choices"][0]["text"], left()
+        asyncio.run(leave_all((host, port), seed))
+        wait_until(lambda: is_idle(core), 30)
+        assert left() == before, seed
+        assert not engine.num_requests
+        assert answer().json()["choices"][0]["text"] == first
+        finished = httpx.get(f"{url}/metrics").text
+        cancelled = re.search(r'finished_total{.*reason="cancelled"} (\d+)', finished)[1]
+        assert int(cancelled) > NUM_LEAVERS / 10  # else it shows little
+        assert 'octavo_errors_total{model_name="tiny",status="500"}' not in finished
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+async def leave_some(host, port):
+    """Every kind of them, so that worker threads are there before they are counted."""
+    await asyncio.gather(*(leave((host, port), random.Random(k)) for k in range(100)))
+
+
+def files_open():
+    """As a list that does not hold the descriptor with which it was read."""
+    there = os.listdir("/proc/self/fd")
+    return [number for number in there if os.path.exists(f"/proc/self/fd/{number}")]
+
+
+def threads():
+    """But asyncio's workers, of which there are as many as were busy at a time."""
+    return sorted(t.name for t in threading.enumerate() if not t.name.startswith("asyncio_"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_server_that_stops_under_load_ends_every_stream(core, seed):
+    """Streams that were begun end whole, in the server's words, or by their client; then it can
+    start again."""
+    chance = random.Random(seed)
+    ends = []
+    with serving(Watched(core), drain_seconds=chance.choice([0, 0.2])) as (server, url):
+        place = url.removeprefix("http://").split(":")
+
+        async def listen():
+            head, body = request(chance, chance.choice(PATHS), stream=True)
+            with suppress(ConnectionError):
+                reader, writer = await asyncio.open_connection(*place)
+                writer.write(head + body)
+                heard = b""
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(chance.choice([0.05, 30, 30])):
+                        while part := await reader.read(1 << 16):
+                            heard += part
+                        ends.append(heard)
+                writer.close()
+
+        async def scene():
+            listening = [asyncio.create_task(listen()) for _ in range(30)]
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            server.should_exit = True
+            if chance.random() < 0.5:
+                server.force_exit = chance.random() < 0.5
+            await asyncio.gather(*listening)
+
+        asyncio.run(scene())
+    wait_until(lambda: is_idle(core))
+    for heard in ends:
+        if heard.startswith(b"HTTP/1.1 200"):
+            assert b"data: [DONE]" in heard or b"message_stop" in heard or b"event: error" in heard
+        else:
+            assert not heard or heard.startswith((b"HTTP/1.1 429", b"HTTP/1.1 503")), heard[:300]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sigterm_at_any_time_is_exit_0(tmp_path, seed):
+    """Once it is up; a second signal is no crash either."""
+    chance = random.Random(seed)
+    path = write_tiny(tmp_path / "tiny.gguf")
+    arguments = ["serve", str(path), "--port", "0", "--memory", "64MiB", "--drain-seconds", "0.5"]
+    command = [sys.executable, "-c", "from octavo.cli import main; main()", *arguments]
+    environment = os.environ | {"OCTAVO_HOME": str(tmp_path)}
+    log = tmp_path / "log"
+    with (
+        log.open("w") as said,
+        subprocess.Popen(command, stderr=said, stdout=said, env=environment) as server,
+    ):
+        try:
+            wait_until(lambda: "/v1" in log.read_text(), 60)
+            url = log.read_text().split("at ", 1)[1].split("/v1")[0]
+            wait_until(lambda: is_ready(url), 60)
+            host, port = url.removeprefix("http://").split(":")
+
+            async def scene():
+                chances = [random.Random(f"{seed} {k}") for k in range(200)]
+                leaving = asyncio.gather(
+                    *(leave((host, port), one) for one in chances), return_exceptions=True
+                )
+                await asyncio.sleep(chance.uniform(0, 0.6))
+                for _ in range(chance.choice([1, 1, 2])):
+                    server.send_signal(signal.SIGTERM)
+                    await asyncio.sleep(chance.uniform(0, 0.3))
+                await leaving
+
+            asyncio.run(scene())
+            assert server.wait(30) == 0, log.read_text()[-2000:]
+        finally:
+            server.kill()
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def is_ready(url):
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/ready").status_code == 200
+    return False
