@@ -25,8 +25,8 @@ void bind_sampling(nb::module_& m) {
            float top_p, float min_p, float repetition_penalty, float presence_penalty,
            float frequency_penalty, uint64_t seed, uint32_t position,
            const std::vector<int32_t>& prompt, const std::vector<int32_t>& output,
-           const std::vector<int32_t>& bias_ids,
-           const std::vector<float>& biases) -> std::optional<int> {
+           const std::vector<int32_t>& bias_ids, const std::vector<float>& biases,
+           std::optional<Array<const uint32_t, 1>> allowed) -> std::optional<int> {
             const Kernels& kernels = kernels_of(set);
             check(logits, maxima);
             int size = (int)logits.shape(0);
@@ -34,6 +34,8 @@ void bind_sampling(nb::module_& m) {
             for (auto* ids : {&prompt, &output, &bias_ids})
                 for (int32_t id : *ids)
                     require(id >= 0 && id < size, "token ids: outside the vocabulary");
+            require(!allowed || allowed->shape(0) >= (logits.shape(0) + 31) / 32,
+                    "allowed: not a bit for each logit");
             SampleIn in = {temperature,
                            top_p,
                            min_p,
@@ -49,14 +51,15 @@ void bind_sampling(nb::module_& m) {
                            (int)output.size(),
                            bias_ids.data(),
                            biases.data(),
-                           (int)biases.size()};
+                           (int)biases.size(),
+                           allowed ? allowed->data() : nullptr};
             nb::gil_scoped_release unlocked;
             int token = kernels.sample(logits.data(), maxima.data(), size, in);
             return token == NO_TOKEN ? std::nullopt : std::optional(token);
         },
         "instruction_set"_a, "logits"_a, "maxima"_a, "temperature"_a, "top_k"_a, "top_p"_a,
         "min_p"_a, "repetition_penalty"_a, "presence_penalty"_a, "frequency_penalty"_a, "seed"_a,
-        "position"_a, "prompt"_a, "output"_a, "bias_ids"_a, "biases"_a,
+        "position"_a, "prompt"_a, "output"_a, "bias_ids"_a, "biases"_a, "allowed"_a = nb::none(),
         "The chosen token id; None where logits are not numbers. See cpp/kernels/sample.cpp.");
     m.def(
         "log_sum_exp",

@@ -78,6 +78,7 @@ struct SampleIn {
     const int32_t* bias_ids;
     const float* biases;
     int num_biases;
+    const uint32_t* allowed = nullptr;  // bit i allows token i; null: all are
 };
 
 struct Kernels {

@@ -22,6 +22,7 @@ class Config:
     threads: int | None = None  # None: one for each CPU this process may use
     prefix_cache: bool = True  # find the pages of earlier prompts again
     kv_dtype: str = "float16"  # how KV pages keep numbers: float16, int8 (half the memory)
+    tool_dialect: str | None = None  # how the model writes calls; None: as its chat template does
     home: str = "cpu"  # which kernels compute: cpu, reference
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class BadRequest(UsageError):
 
     def __init__(self, problem: str, field: str | None = None) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
-        self.field = field
+        self.problem, self.field = problem, field
 
 
 class PromptTooLong(BadRequest):

@@ -1,8 +1,10 @@
 """The values that cross packages. Pure data: no behaviour beyond what its fields imply."""
 
+import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
@@ -18,10 +20,10 @@ PageId: TypeAlias = int
 PAGE_SIZE = 16  # tokens per KV page
 LOGITS_BLOCK = 64  # neighbours in a row of logits that share a maximum
 
-# stop: a stop string, a stop token or the model's own end of turn. length: max_tokens or the
-# context is full. cancelled: the client left. timeout: the request's own. error: the step it was in
-# failed.
-FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
+# stop: a stop string, a stop token or the model's own end of turn. tool_calls: the same, and it has
+# called tools. length: max_tokens or the context is full. cancelled: the client left. timeout: the
+# request's own. error: the step it was in failed, or a call in it is malformed.
+FinishReason = Literal["stop", "tool_calls", "length", "cancelled", "timeout", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,14 @@ class Logits:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must be, in the notation of one file of octavo/grammar/fronts."""
+
+    kind: str  # its name: "json_schema", "regex", "lark", ...
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen. Defaults ask for nothing special."""
 
@@ -85,6 +95,28 @@ class SamplingParams:
     ignore_eos: bool = False  # go on after the model's own end of turn
     logprobs: int | None = None  # alternatives named beside each token; None: no logprobs at all
     prompt_logprobs: int | None = None  # the same for each token of the prompt
+    # What the answer must be, whole; one of them at most. `constraint` tells them as one.
+    schema: Any = None  # JSON Schema: its text, a dict or a pydantic model; kept as text
+    regex: str | None = None  # a regular expression that the whole answer matches
+    grammar: str | Grammar | None = None  # Lark, or GBNF, as llama.cpp has it
+    choice: tuple[str, ...] = ()  # one of these texts
+
+    @property
+    def constraint(self) -> Grammar | None:
+        """None: the answer may be anything."""
+        if self.schema is not None:
+            return Grammar("json_schema", self.schema)
+        if self.regex is not None:
+            return Grammar("regex", self.regex)
+        if isinstance(self.grammar, str):
+            return Grammar("gbnf" if _GBNF_RULE.search(self.grammar) else "lark", self.grammar)
+        return Grammar("choice", json.dumps(self.choice)) if self.choice else self.grammar
+
+    def held_to(self, grammar: Grammar | None) -> "SamplingParams":
+        """With this constraint instead of its own."""
+        if grammar == self.constraint:
+            return self
+        return replace(self, schema=None, regex=None, choice=(), grammar=grammar)
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 100)
@@ -110,9 +142,35 @@ class SamplingParams:
             raise BadRequest(f"{self.stop!r} is one text, give a tuple of texts", "stop")
         if "" in self.stop:
             raise BadRequest("a stop string is empty, give at least one character", "stop")
+        self._check_constraint()
+
+    def _check_constraint(self) -> None:
+        if isinstance(self.choice, str):
+            raise BadRequest(f"{self.choice!r} is one text, give a tuple of texts", "choice")
+        given = {"schema": self.schema, "regex": self.regex, "grammar": self.grammar}
+        names = [name for name, value in given.items() if value is not None]
+        names += ["choice"] if self.choice else []
+        if len(names) > 1:
+            raise BadRequest(f"it cannot stand beside {names[0]}, give one of them", names[1])
+        if self.schema is not None:
+            object.__setattr__(self, "schema", _schema_text(self.schema))
 
 
 MAX_LOGPROBS = 20
+_GBNF_RULE = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)  # Lark writes `name: ...`
+
+
+def _schema_text(schema: Any) -> str:
+    """The names of its properties keep their order: the answer has them in it."""
+    if isinstance(schema, str):
+        return schema
+    if hasattr(schema, "model_json_schema"):  # a pydantic model, which need not be installed
+        schema = schema.model_json_schema()
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"{error}, give JSON text, a dict or a pydantic model"
+        raise BadRequest(problem, "schema") from None
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
@@ -121,6 +179,15 @@ def _within(name: str, value: float, low: float, high: float, *, open_low: bool 
     if not (low <= value <= high) or (open_low and value == low) or math.isnan(value):
         interval = f"{'(' if open_low else '['}{low}, {high}]"
         raise BadRequest(f"{value} is not in {interval}", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How an answer is told apart into thoughts, text and calls, as the model's dialect has it."""
+
+    tools: tuple[str, ...] = ()  # which may be called; without any, nothing is taken for a call
+    is_thinking: bool = False  # the prompt ends within a thought
+    max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +200,7 @@ class Request:
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
     timeout: float | None = None  # seconds from acceptance to its end
+    reading: Reading | None = None  # None: the answer is text, whatever stands in it
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -153,6 +221,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int  # of the prompt, found in pages of earlier requests
+    reasoning_tokens: int = 0  # of the completion, in thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +236,26 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """What a step added to a call of a tool. The first of a call has its id and its name."""
+
+    index: int  # of the call within the answer
+    arguments: str = ""  # JSON text; all of a call's join to an object
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step added. `text` may be empty: a character or a stop string may be half done."""
+    """What one step added. `text` may be empty: a character or a stop string may be half done. The
+    thought comes first, then the text, then the calls; a step that says them in another order is
+    several Deltas, and the tokens are the first one's."""
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()  # one a token, when asked for
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +301,57 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call. Whoever asked runs it."""
+
+    name: str
+    description: str | None
+    parameters: Json  # JSON Schema of an object: its arguments
+    field: str = "tools"  # where the schema stands, in the words of whoever sent it
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: str  # JSON text of an object
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The model is told of all of them."""
+
+    all: tuple[Tool, ...]
+    callable: tuple[str, ...]  # the names of those that it may call
+    is_required: bool = False  # the answer is at least one call, and no text
+    is_parallel: bool = True  # it may be several
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a model that reasons shall. None: as it does by itself."""
+
+    field: str  # that asks for it, in the words of whoever sent it
+    is_wanted: bool | None = None
+    max_tokens: int | None = None  # then the thought is closed by force
+    effort: str | None = None  # a word that the model's template knows
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: str
     content: str
+    reasoning: str = ""  # of an assistant: what it thought before
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant
+    tool_call_id: str | None = None  # of a tool: the call whose result the content is
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, and how it may go on."""
+
+    messages: tuple[Message, ...]
+    tools: Tools | None = None
+    thinking: Thinking | None = None
+    field: str = "messages"  # where they stood, in the words of whoever sent them
+    may_shorten: bool = False  # the oldest are left out where not all fit the context

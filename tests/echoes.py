@@ -5,13 +5,24 @@ from echoes import EchoEngine              (tests/ is on the path)
 
 import asyncio
 import codecs
+from dataclasses import replace
 
+from octavo.engine.chat_format import ChatFormat
+from octavo.engine.reply import ReplyStream, deltas
 from octavo.errors import BadRequest, CapacityError, QueueFull
 from octavo.types import Delta, Finished, Load, PageCounts, PromptScored, TokenLogprob, Usage
 
 
 class ByteTokenizer:
     bos_id = 256
+
+    def __init__(self, chat_template="{{ messages }}"):
+        self.chat_template, self.control_tokens = chat_template, {}
+
+    @property
+    def template_variables(self):
+        names = ("enable_thinking", "reasoning_effort")
+        return frozenset(name for name in names if name in self.chat_template)
 
     def token_bytes(self, token_id, *, special=False):
         if token_id == self.bos_id:
@@ -30,11 +41,16 @@ class ByteTokenizer:
         raw = b"".join(self.token_bytes(i, special=special) for i in ids)
         return raw.decode(errors="replace")
 
-    def render(self, messages):
-        return messages[-1].content
+    def encode_within(self, text):
+        return self.encode(text)
 
-    def chat_ids(self, messages):
-        return self.encode(self.render(messages))
+    def render(self, messages, tools=None, **extra):
+        """The last message, whatever it may call."""
+        self.given = {"messages": messages, "tools": tools, **extra}
+        return messages[-1]["content"]
+
+    def chat_ids(self, messages, tools=None, **extra):
+        return self.encode(self.render(messages, tools, **extra))
 
 
 class EchoEngine:
@@ -46,12 +62,20 @@ class EchoEngine:
     max_context = 8192
     reopens_in = 1.5  # seconds
 
-    def __init__(self, pace=0.0):
-        self.tokenizer = ByteTokenizer()
+    def __init__(self, pace=0.0, template="{{ messages }}"):
+        """Its tokenizer renders nothing; the template tells how the model writes calls."""
+        self.tokenizer = ByteTokenizer(template)
+        self.chat_format = ChatFormat(self.tokenizer)
         self.pace = pace  # seconds a token
         self.running = {}
         self.requests = []
         self.stopping = False
+
+    async def prepare(self, params):
+        if params.regex == "(":
+            raise BadRequest("unclosed group", "regex")
+        if params.schema == '{"not": {}}':
+            raise BadRequest("'not' at $ is not enforced, leave it out", "schema")
 
     async def start(self):
         self.stopping, self.is_ready = False, True
@@ -85,6 +109,10 @@ class EchoEngine:
         params, prompt = request.params, request.prompt_ids
         if params.prompt_logprobs is not None:
             yield PromptScored(tuple(scored(t, params.prompt_logprobs) for t in prompt[1:]))
+        if request.reading is not None:
+            async for event in self.told_apart(request):
+                yield event
+            return
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         heard = prompt[: params.max_tokens]
         reason, stop = ("length" if len(heard) < len(prompt) else "stop"), None
@@ -101,6 +129,25 @@ class EchoEngine:
         if request.timeout is not None and request.timeout < 1:
             reason, error = "timeout", f"timeout: {request.timeout} s have passed"
         yield Finished(reason, Usage(len(prompt), len(heard), 1), params.seed, stop, error)
+
+    async def told_apart(self, request):
+        """A prompt that a model of this template could have said, as its calls and thoughts."""
+        params, prompt, spelling = request.params, request.prompt_ids, self.chat_format.spelling
+        reply = ReplyStream(
+            self.tokenizer, spelling, request.reading, params.stop, "id{}".format, ()
+        )
+        called = False
+        heard = prompt[: params.max_tokens]
+        for place, token in enumerate(heard):
+            await asyncio.sleep(self.pace)
+            parts = reply.push(token) + (reply.flush() if place == len(heard) - 1 else [])
+            first, *others = deltas(parts)
+            for delta in (replace(first, token_ids=(token,)), *others):
+                called |= bool(delta.calls)
+                yield delta
+        reason = "length" if len(heard) < len(prompt) else "tool_calls" if called else "stop"
+        usage = Usage(len(prompt), len(heard), 1, reply.num_thought)
+        yield Finished(reason, usage, params.seed, reply.stopped)
 
     def ending(self, text, stops):
         if text == "!":

@@ -41,21 +41,51 @@ inline int count_at_least(const float* x, int size, float bound) {
 
 inline int blocks_of(int size) { return (size + LOGITS_BLOCK - 1) / LOGITS_BLOCK; }
 
-// The blocks of a row; the last is filled up with -inf.
+// ---- masks: bit i of an array of words allows token i; no array allows all
+
+inline uint64_t allowed_in(const uint32_t* allowed, int block, int size) {
+    int word = block * (LOGITS_BLOCK / 32);
+    uint64_t low = allowed[word], high = word + 1 < (size + 31) / 32 ? allowed[word + 1] : 0;
+    return high << 32 | low;
+}
+
+// Of LOGITS_BLOCK logits those whose bits are set, the others are -inf.
+inline void keep_allowed(uint64_t bits, const float* x, float* out) {
+    static const int32_t BITS[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    for (int i = 0; i < LOGITS_BLOCK; i += 8) {
+        f32x8 bit = to_float(broadcast((int32_t)(bits >> i & 255)) & load(BITS));
+        store(out + i, where_less(bit, broadcast(1.0f), broadcast(-INF), load(x + i)));
+    }
+}
+
+// The blocks of a row under a mask; the last is filled up with -inf. `maxima` are no less than what
+// is allowed of each block, and equal to it where there is no mask.
 struct Blocks {
     const float *logits, *maxima;
     int size, count;
+    const uint32_t* allowed;
     float tail[LOGITS_BLOCK];
+    mutable float masked[LOGITS_BLOCK];  // the block last asked for
 
-    Blocks(const float* logits, const float* maxima, int size)
-        : logits(logits), maxima(maxima), size(size), count(blocks_of(size)) {
+    Blocks(const float* logits, const float* maxima, int size, const uint32_t* allowed = nullptr)
+        : logits(logits), maxima(maxima), size(size), count(blocks_of(size)), allowed(allowed) {
         std::fill_n(tail, LOGITS_BLOCK, -INF);
         std::copy(logits + size / LOGITS_BLOCK * LOGITS_BLOCK, logits + size, tail);
+        if (allowed && size % LOGITS_BLOCK)
+            keep_allowed(allowed_in(allowed, count - 1, size), tail, tail);
     }
 
+    // Valid until the next block is asked for.
     const float* at(int block) const {
         int first = block * LOGITS_BLOCK;
-        return first + LOGITS_BLOCK <= size ? logits + first : tail;
+        if (first + LOGITS_BLOCK > size) return tail;
+        if (!allowed) return logits + first;
+        keep_allowed(allowed_in(allowed, block, size), logits + first, masked);
+        return masked;
+    }
+
+    float logit(int id) const {
+        return !allowed || allowed[id / 32] >> id % 32 & 1 ? logits[id] : -INF;
     }
 
     // Calls look(first id, logits) for the blocks that have a logit of at least bound(), ascending.
@@ -76,10 +106,25 @@ struct Blocks {
     int first(float bound) const {
         int block = 0, id;
         while (block < count - 1 && maxima[block] < bound) ++block;
-        for (id = block * LOGITS_BLOCK; id < size - 1 && logits[id] < bound;) ++id;
+        for (id = block * LOGITS_BLOCK; id < size - 1 && logit(id) < bound;) ++id;
         return id;
     }
 };
+
+// What maxima become under a mask: bounds from above, of which the largest is exact.
+inline const float* bounds_of_allowed(const Blocks& row) {
+    thread_local std::vector<float> bounds;
+    if (bounds.size() < (size_t)row.count) bounds.resize(row.count);
+    float best = -INF;
+    for (int block = 0; block < row.count; ++block) {
+        uint64_t bits = allowed_in(row.allowed, block, row.size);
+        float bound = bits ? row.maxima[block] : -INF;
+        if (bound > best && bits + 1) bound = best_of(row.at(block), LOGITS_BLOCK);
+        bounds[block] = bound;
+        best = std::max(best, bound);
+    }
+    return bounds.data();
+}
 
 struct Token {
     float logit;
@@ -156,7 +201,8 @@ inline float likely_bound(const Blocks& row, int k, float best) {
     constexpr int SAMPLES = 1024;
     if (row.size < 4 * SAMPLES) return -INF;
     float samples[SAMPLES];
-    for (int i = 0; i < SAMPLES; ++i) samples[i] = row.logits[(int64_t)row.size * i / SAMPLES];
+    for (int i = 0; i < SAMPLES; ++i)
+        samples[i] = row.logit((int)((int64_t)row.size * i / SAMPLES));
     double rank = (double)k * SAMPLES / row.size;
     rank += 4 * std::sqrt(rank) + 4;  // four standard deviations
     if (rank >= SAMPLES) return -INF;
@@ -181,11 +227,12 @@ inline Token kth(const Blocks& row, int k, float best) {
     if (room.size() < (size_t)row.count * LOGITS_BLOCK)
         room.resize((size_t)row.count * LOGITS_BLOCK);
     float* some = room.data();
-    // Each of k blocks has one at least as large as the k-th largest maximum.
+    // Each of k blocks has one at least as large as the k-th largest maximum, but for a mask.
     float bound = k <= row.count ? bound_for(row.maxima, row.count, k, k + k / 4, -INF, best)
                                  : likely_bound(row, k, best);
     int count = gather(row, larger(bound), some);
-    if (count < k && k > row.count && gather(row, bound, some) < k)
+    bool is_guess = k > row.count || row.allowed;
+    if (count < k && is_guess && gather(row, bound, some) < k)
         count = gather(row, larger(bound = -INF), some);
     // Fewer than k are above the bound, so the k-th is equal to it; else it is among them.
     Token last = {bound, NOBODY_AFTER};

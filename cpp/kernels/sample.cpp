@@ -1,7 +1,8 @@
 // From a row of logits to a token: penalties, temperature, cuts, and noise that depends on nothing
 // but (seed, position, token). The chosen token is an argmax: of the logits at temperature 0, of
 // logit / temperature + Gumbel noise above it (Gumbel-max trick), over the tokens that the cuts
-// leave. Ties go to the lower id. A cut keeps the tokens of an order (order.h) up to a last one:
+// leave. Ties go to the lower id. Tokens that a mask does not allow are as if their logits were
+// -inf from the beginning. A cut keeps the tokens of an order (order.h) up to a last one:
 //
 //   min_p   a bound on the logits
 //   top_k   the k-th token, found by counting
@@ -99,7 +100,7 @@ struct Race {
     }
 
     void enter(int id) {
-        double value = (double)row.logits[id] / temperature + gumbel(noise.bits(id));
+        double value = (double)row.logit(id) / temperature + gumbel(noise.bits(id));
         if (winner >= 0 && (value < highest || (value == highest && id > winner))) return;
         winner = id, highest = value;
         set_bounds();
@@ -126,7 +127,7 @@ struct Race {
             int32_t id[8];
             for (store(id, ids); mask; mask &= mask - 1) {
                 int32_t token = id[__builtin_ctz(mask)];
-                if (cut.keeps({row.logits[token], token})) enter(token);
+                if (cut.keeps({row.logit(token), token})) enter(token);
             }
         }
         set_bounds();
@@ -235,9 +236,10 @@ int sample(float* logits, float* maxima, int size, const SampleIn& in) {
     if (!std::isfinite(best_of(maxima, blocks_of(size)))) return NO_TOKEN;
     Bent bent(logits, maxima, size);
     if (in.num_prompt + in.num_output + in.num_biases > 0) bent.penalize(in);
-    float best = best_of(maxima, blocks_of(size));
+    Blocks row(logits, maxima, size, in.allowed);
+    if (in.allowed) row.maxima = bounds_of_allowed(row);
+    float best = best_of(row.maxima, row.count);
     if (!std::isfinite(best)) return NO_TOKEN;
-    Blocks row(logits, maxima, size);
     int first = row.first(best);
     if (in.temperature == 0 || in.top_k == 1) return first;
 

@@ -3,12 +3,16 @@
 Owns the text held back, the counts and the times. Knows no batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
+from octavo.engine.chat_format import ChatFormat
+from octavo.engine.constraints import Following
+from octavo.engine.reader import Part, Said
+from octavo.engine.reply import ReplyStream, deltas
 from octavo.engine.runner import Outcome
 from octavo.engine.text import TextStream
 from octavo.loader.tokenizer import Tokenizer
-from octavo.sampling.sampler import Sampled
 from octavo.scheduler.sequence import Sequence
 from octavo.types import (
     Delta,
@@ -26,11 +30,17 @@ from octavo.types import (
 class End:
     reason: FinishReason
     stop: str | int | None = None
+    problem: str | None = None  # one sentence, where the reason is "error" or "timeout"
 
 
 class Answer:
     def __init__(
-        self, sequence: Sequence, tokenizer: Tokenizer, max_context: int, now: float
+        self,
+        sequence: Sequence,
+        tokenizer: Tokenizer,
+        chat_format: ChatFormat,
+        max_context: int,
+        now: float,
     ) -> None:
         """`now` and every later time are seconds of one clock, the engine's."""
         params = sequence.request.params
@@ -38,22 +48,24 @@ class Answer:
         self.end: End | None = None  # why no further token is wanted
         timeout = sequence.request.timeout
         self.deadline = None if timeout is None else now + timeout
-        self._text = TextStream(tokenizer, params.stop)
+        self._text = self._stream(tokenizer, chat_format)
+        self._has_called = False
         self._eos_ids = frozenset() if params.ignore_eos else tokenizer.eos_ids
         room = max_context - sequence.num_prompt
         self._max_tokens = room if params.max_tokens is None else min(room, params.max_tokens)
         self._prompt_scores: list[TokenLogprob] = []
         self._is_scored = params.prompt_logprobs is None
         self._times = [now]  # accepted, first in a step, first token
-        self._num_pages = 0
+        self._num_pages = self._num_tokens = 0
 
     def begin(self, now: float) -> None:
         """A step has it, perhaps not for the first time."""
         if len(self._times) == 1:
             self._times.append(now)
 
-    def take(self, outcome: Outcome, now: float) -> list[Event]:
-        """What the step says, once its token is one of `sequence.output_ids`. Sets `end`."""
+    def take(self, outcome: Outcome, following: Following, now: float) -> list[Event]:
+        """What the step says: its token and those known to follow it, none of which is one of
+        `sequence.output_ids` yet. Sets `end`, after which no token is told."""
         self._num_pages = self.sequence.table.num_held
         events: list[Event] = []
         if not self._is_scored:
@@ -64,35 +76,99 @@ class Answer:
                 self._is_scored = True
                 events.append(PromptScored(tuple(self._prompt_scores)))
         if outcome.sampled:
-            if len(self.sequence.output_ids) == 1:
+            if not self._num_tokens:
                 self._times.append(now)
-            events.append(self._delta(outcome.sampled))
+            logprobs = () if outcome.sampled.logprob is None else (outcome.sampled.logprob,)
+            events += self._deltas((outcome.sampled.token_id,), following, logprobs)
         return events
 
-    def finished(self, end: End, now: float, error: str | None = None) -> Finished:
+    def _stream(
+        self, tokenizer: Tokenizer, chat_format: ChatFormat
+    ) -> "ReplyStream | _PlainStream":
+        request = self.sequence.request
+        if request.reading is None:
+            return _PlainStream(tokenizer, request.params.stop)
+        return ReplyStream(
+            tokenizer,
+            chat_format.spelling,
+            request.reading,
+            request.params.stop,
+            id_of=self._call_id,
+            closing=chat_format.closing,
+        )
+
+    def _call_id(self, index: int) -> str:
+        """The same request with the same seed gives the same ids again, another turn others."""
+        said = (*self.sequence.request.prompt_ids, self.sequence.seed, index)
+        return blake2b(repr(said).encode(), digest_size=12).hexdigest()
+
+    def finished(self, end: End, now: float) -> Finished:
         sequence = self.sequence
         return Finished(
             reason=end.reason,
-            usage=Usage(sequence.num_prompt, len(sequence.output_ids), sequence.cached_tokens),
+            usage=Usage(
+                sequence.num_prompt,
+                len(sequence.output_ids),
+                sequence.cached_tokens,
+                self._text.num_thought,
+            ),
             seed=sequence.seed,
             stop=end.stop,
-            error=error,
+            error=end.problem,
             timing=self._timing(now),
         )
 
-    def _delta(self, sampled: Sampled) -> Delta:
-        token = sampled.token_id
-        logprobs = () if sampled.logprob is None else (sampled.logprob,)
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """What must come next to close a thought that has had its tokens."""
+        return () if self.end else self._text.closing
+
+    def close_thought(self, following: Following) -> list[Event]:
+        """`closing` has come, and what follows it."""
+        return list(self._deltas(self.closing, following, ()))
+
+    def _deltas(
+        self,
+        token_ids: tuple[int, ...],
+        following: Following,
+        logprobs: tuple[TokenLogprob, ...],
+    ) -> list[Delta]:
+        """At least one; the first has the tokens."""
+        token_ids += following.token_ids
+        parts: list[Part] = []
+        told = 0
+        while told < len(token_ids) and not self.end:
+            parts += self._push(token_ids[told])
+            told += 1
+        is_whole = following.is_complete and told == len(token_ids)
+        if is_whole and (self.end is None or self.end.reason == "length"):
+            self.end = End("stop")
+            parts += self._text.flush()
+        first, *others = deltas(parts)
+        self._has_called |= any(delta.calls for delta in (first, *others))
+        self._judge()
+        return [replace(first, token_ids=token_ids[:told], logprobs=logprobs), *others]
+
+    def _push(self, token: int) -> list[Part]:
+        self._num_tokens += 1
         if (end := self._ends_at(token)) is not None:
-            self.end, text = end, self._text.flush()
-        else:
-            text = self._text.push(token)
-            if self._text.stopped is not None:
-                self.end = End("stop", self._text.stopped)
-            elif len(self.sequence.output_ids) >= self._max_tokens:
-                self.end = End("length")
-                text += self._text.flush()
-        return Delta(text, (token,), logprobs)
+            self.end = end
+            return self._text.flush()
+        parts = self._text.push(token)
+        if self._text.stopped is not None:
+            self.end = End("stop", self._text.stopped)
+        elif self._num_tokens >= self._max_tokens:
+            self.end = End("length")
+            parts += self._text.flush()
+        return parts
+
+    def _judge(self) -> None:
+        """A call that went wrong, or that the model ended before it was whole, is none."""
+        is_over = self.end is not None and self.end.reason == "stop"
+        if self._text.is_broken or (is_over and not self._text.is_whole):
+            self.end = End("error", problem="the model's call of a tool is malformed: ask again")
+        elif self.end and is_over and self._has_called:
+            self.end = replace(self.end, reason="tool_calls")
 
     def _ends_at(self, token: int) -> End | None:
         """The token itself is never shown."""
@@ -109,3 +185,24 @@ class Answer:
             preemptions=self.sequence.num_preempted,
             pages=self._num_pages,
         )
+
+
+class _PlainStream:
+    """As ReplyStream, where nothing is to be told apart."""
+
+    closing: tuple[int, ...] = ()
+    num_thought = 0
+    is_whole, is_broken = True, False
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._text = TextStream(tokenizer, stop)
+
+    def push(self, token_id: int) -> list[Part]:
+        return [Said(self._text.push(token_id))]
+
+    def flush(self) -> list[Part]:
+        return [Said(self._text.flush())]
+
+    @property
+    def stopped(self) -> str | None:
+        return self._text.stopped

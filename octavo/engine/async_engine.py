@@ -20,10 +20,12 @@ from time import monotonic
 from typing import Any, NoReturn, Self
 
 from octavo.config import Config, Plan
+from octavo.engine.chat_format import ChatFormat
 from octavo.engine.engine import Engine, Told
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
+from octavo.grammar.matcher import Compiled
 from octavo.loader.tokenizer import Tokenizer
-from octavo.types import Event, Finished, Load, Request, Usage
+from octavo.types import Event, Finished, Load, Request, SamplingParams, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,10 @@ class AsyncEngine:
         return self.engine.tokenizer
 
     @property
+    def chat_format(self) -> ChatFormat:
+        return self.engine.chat_format
+
+    @property
     def max_context(self) -> int:
         return self.engine.max_context
 
@@ -97,6 +103,7 @@ class AsyncEngine:
         if self._engine is None:
             self._engine = await asyncio.to_thread(Engine, self._config)
         await asyncio.to_thread(getattr, self._engine, "fingerprint")  # reads the whole file, once
+        await asyncio.to_thread(self._engine.grammars.prepare)
         if self._thread is None:
             self._inbox = SimpleQueue()  # a thread that failed may have left words in the last
             self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
@@ -127,16 +134,25 @@ class AsyncEngine:
         await self.stop()
 
     def submit(self, request: Request) -> "Events":
-        """Called within the event loop that will listen. Raises BadRequest, QueueFull, and
-        CapacityError while the engine does not run."""
+        """Called within the event loop that will listen, once its grammar is prepared: else it is
+        compiled now. Raises BadRequest, QueueFull, and CapacityError while the engine does not
+        run."""
         mailbox = _Mailbox(request, asyncio.get_running_loop())
         self.engine.check(request)
+        compiled = self.engine.compile(request.params)
         with self._lock:
             self._check_room(request)
             self._mailboxes[request.id] = mailbox
             self._num_new += 1
-            self._inbox.put(partial(self._add, request))  # before whatever `stop` puts there
+            self._inbox.put(partial(self._add, request, compiled))  # before what `stop` puts there
         return Events(mailbox, leave=partial(self._inbox.put, partial(self._cancel, request.id)))
+
+    async def prepare(self, params: SamplingParams) -> Compiled | None:
+        """Compiles what an answer is to be held to, beside the event loop and the engine; `submit`
+        finds it as long as the caller keeps it. Raises BadRequest."""
+        if params.constraint is None:
+            return None
+        return await asyncio.to_thread(self.engine.compile, params)
 
     def _check_room(self, request: Request) -> None:
         if not self._is_open:
@@ -189,7 +205,8 @@ class AsyncEngine:
                 return False
             command()
 
-    def _add(self, request: Request) -> None:
+    def _add(self, request: Request, compiled: Compiled | None) -> None:
+        """`compiled` is here so that it need not be compiled again."""
         with self._lock:
             self._num_new -= 1
         try:

@@ -17,14 +17,17 @@ from time import monotonic
 
 from octavo.config import Config, Plan
 from octavo.engine.answer import Answer, End
+from octavo.engine.chat_format import ChatFormat
+from octavo.engine.constraints import NOTHING, Constraints
 from octavo.engine.loading import Loaded, fingerprint, load
 from octavo.engine.runner import Outcome, Runner
 from octavo.errors import BadRequest, StepFailed
+from octavo.grammar.matcher import Compiled, Grammars
 from octavo.kvcache.tables import PageTables
 from octavo.loader.tokenizer import Tokenizer
 from octavo.scheduler.scheduler import Scheduler, Step
 from octavo.scheduler.sequence import Sequence
-from octavo.types import Event, Load, PageCounts, Request
+from octavo.types import Delta, Event, Load, PageCounts, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Engine:
         self.name: str = loaded.name
         self.plan: Plan = loaded.plan
         self.tokenizer: Tokenizer = loaded.tokenizer
+        self.chat_format = ChatFormat(loaded.tokenizer, config.tool_dialect)
         self._loaded = loaded
         tables = PageTables(
             loaded.groups,
@@ -53,8 +57,14 @@ class Engine:
             max_waiting=config.max_waiting,
             step_tokens=config.step_tokens,
         )
+        self.grammars = Grammars(loaded.tokenizer, loaded.vocab_size)
+        self.constraints = Constraints(self.grammars)
         self._runner = Runner(
-            loaded.program, len(loaded.groups), loaded.limits, loaded.plan.max_context
+            loaded.program,
+            len(loaded.groups),
+            loaded.limits,
+            loaded.plan.max_context,
+            self.constraints,
         )
         self._answers: dict[str, Answer] = {}
         self._deadlines: dict[str, float] = {}  # of the requests that have one
@@ -103,7 +113,8 @@ class Engine:
         return self._scheduler.tables.counts()
 
     def check(self, request: Request) -> None:
-        """Raises BadRequest for what no engine of this model could serve. Any thread may call."""
+        """Raises BadRequest for what no engine of this model could serve. Any thread may call;
+        a grammar that is not kept is compiled first."""
         params, prompt = request.params, request.prompt_ids
         if not prompt:
             raise BadRequest("it is empty, give at least one token", "prompt")
@@ -116,6 +127,15 @@ class Engine:
         self._check_tokens("prompt", prompt)
         self._check_tokens("stop_token_ids", params.stop_token_ids)
         self._check_tokens("logit_bias", params.logit_bias)
+        if request.reading and request.reading.max_thought and params.logprobs is not None:
+            problem = "a thought that is closed by force has none there, leave one of them out"
+            raise BadRequest(problem, "logprobs")
+        self.compile(params)
+
+    def compile(self, params: SamplingParams) -> Compiled | None:
+        """What an answer is held to; kept at least as long as the caller keeps it. Any thread may
+        call. Raises BadRequest."""
+        return None if params.constraint is None else self.grammars.compile(params.constraint)
 
     def _check_tokens(self, field: str, token_ids: Iterable[int]) -> None:
         size = self._loaded.vocab_size
@@ -129,7 +149,8 @@ class Engine:
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
         sequence = self._scheduler.add(request, seed)
-        answer = Answer(sequence, self.tokenizer, self.max_context, monotonic())
+        self.constraints.open(sequence)
+        answer = Answer(sequence, self.tokenizer, self.chat_format, self.max_context, monotonic())
         self._answers[request.id] = answer
         if answer.deadline is not None:
             self._deadlines[request.id] = answer.deadline
@@ -156,7 +177,7 @@ class Engine:
                 self._step_failures[type(error.__cause__ or error).__name__] += 1
                 self._fail(step, str(error))
             else:
-                self._scheduler.commit(step)
+                self._scheduler.commit(step, [out.chunk for out in outcomes if out.is_late])
                 self._tell(outcomes)
         told, self._untold = self._untold, []
         return told
@@ -168,7 +189,7 @@ class Engine:
             self._scheduler.cancel(id)
             timeout = self._answers[id].sequence.request.timeout
             problem = f"timeout: {timeout:g} s have passed: give it longer, or ask for less"
-            self._tell_end(id, End("timeout"), problem)
+            self._tell_end(id, End("timeout", problem=problem))
 
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
         now = monotonic()
@@ -177,13 +198,27 @@ class Engine:
             if outcome.error:
                 self._end_failed(sequence, outcome.error)
                 continue
-            if outcome.sampled:
-                self._scheduler.append(sequence, outcome.sampled.token_id)
-            answer = self._answers[sequence.id]
-            self._untold += [(sequence.id, event) for event in answer.take(outcome, now)]
-            if answer.end:
-                self._scheduler.finish(sequence)
-                self._tell_end(sequence.id, answer.end)
+            try:
+                self._tell_of(outcome, now)
+            except StepFailed as error:
+                self._end_failed(sequence, str(error))
+
+    def _tell_of(self, outcome: Outcome, now: float) -> None:
+        sequence, following = outcome.chunk.sequence, NOTHING
+        if outcome.sampled:
+            following = self.constraints.follow(sequence, outcome.sampled.token_id)
+        answer = self._answers[sequence.id]
+        events = answer.take(outcome, following, now)
+        if closing := answer.closing:
+            events += answer.close_thought(self.constraints.follow(sequence, *closing))
+        if token_ids := [
+            i for event in events if isinstance(event, Delta) for i in event.token_ids
+        ]:
+            self._scheduler.append(sequence, *token_ids)
+        self._untold += [(sequence.id, event) for event in events]
+        if answer.end:
+            self._scheduler.finish(sequence)
+            self._tell_end(sequence.id, answer.end)
 
     def _fail(self, step: Step, problem: str) -> None:
         """The requests of the step end, the others go on."""
@@ -192,11 +227,12 @@ class Engine:
 
     def _end_failed(self, sequence: Sequence, problem: str) -> None:
         self._scheduler.finish(sequence)
-        self._tell_end(sequence.id, End("error"), problem)
+        self._tell_end(sequence.id, End("error", problem=problem))
 
-    def _tell_end(self, id: str, end: End, problem: str | None = None) -> None:
+    def _tell_end(self, id: str, end: End) -> None:
         self._deadlines.pop(id, None)
-        finished = self._answers.pop(id).finished(end, monotonic(), problem)
+        self.constraints.close(id)
+        finished = self._answers.pop(id).finished(end, monotonic())
         self._prompt_tokens += finished.usage.prompt_tokens
         self._cached_tokens += finished.usage.cached_tokens
         self._untold.append((id, finished))

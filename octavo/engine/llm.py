@@ -4,6 +4,7 @@ Owns which prompt is whose answer. Steps the engine in the caller's thread; only
 an LLM (AsyncEngine serves many callers).
 """
 
+import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]  # one a token, if params.logprobs asked for them
     prompt_logprobs: tuple[TokenLogprob, ...]  # of every prompt token but the first, if asked for
+    parsed: Any  # what the text says in JSON, if a schema asked for it and it is whole; else None
     finish_reason: FinishReason
     stop: str | int | None  # the stop string or stop token that ended it
     usage: Usage
@@ -89,9 +91,12 @@ class Stream(Iterator[Delta]):
         while not self.is_finished:
             self._llm._advance()
         assert self._end is not None
+        text = "".join(delta.text for delta in self._deltas)
+        is_whole = self._end.reason == "stop" and self._end.stop is None
         return Completion(
             prompt_ids=self.request.prompt_ids,
-            text="".join(delta.text for delta in self._deltas),
+            text=text,
+            parsed=json.loads(text) if is_whole and self.request.params.schema else None,
             token_ids=tuple(token for delta in self._deltas for token in delta.token_ids),
             logprobs=tuple(token for delta in self._deltas for token in delta.logprobs),
             prompt_logprobs=self._scores,

@@ -4,11 +4,12 @@ Owns the arrays that a batch is written into, the same ones each step. Knows not
 or stopping.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from octavo.engine.constraints import Constraints, Held
 from octavo.engine.memory import pages_for
 from octavo.errors import StepFailed
 from octavo.kernels.ops import Limits, Program
@@ -27,6 +28,7 @@ class Outcome:
     sampled: Sampled | None = None  # None: the chunk ends before its sequence does
     scored: list[TokenLogprob] = field(default_factory=list)  # prompt tokens after chunk.start
     error: str | None = None  # one sentence: why its sequence cannot go on
+    is_late: bool = False  # its mask is not made yet: its last token is to be computed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,15 @@ class _Want:
 
 
 class Runner:
-    def __init__(self, program: Program, num_groups: int, limits: Limits, max_context: int) -> None:
-        self._program, self._rows = program, limits.rows
+    def __init__(
+        self,
+        program: Program,
+        num_groups: int,
+        limits: Limits,
+        max_context: int,
+        constraints: Constraints,
+    ) -> None:
+        self._program, self._rows, self._constraints = program, limits.rows, constraints
         self._token_ids = np.zeros(limits.tokens, np.int32)
         self._positions = np.zeros(limits.tokens, np.int32)
         self._starts = np.zeros(limits.sequences + 1, np.int32)
@@ -50,8 +59,9 @@ class Runner:
         """One for each chunk, in their order. Raises StepFailed for whatever goes wrong."""
         try:
             batch, wants = self._batch(step.chunks)
+            self._constraints.begin(step.chunks)
             self._program.run(batch)
-            return self._outcomes(step.chunks, wants)
+            return self._outcomes(step.chunks, wants, self._constraints.wait(step.chunks))
         except Exception as error:
             raise StepFailed(f"the step failed: {type(error).__name__}: {error}") from error
 
@@ -80,13 +90,15 @@ class Runner:
         )
         return batch, wants
 
-    def _outcomes(self, chunks: Sequence[Chunk], wants: Sequence[_Want]) -> list[Outcome]:
+    def _outcomes(
+        self, chunks: Sequence[Chunk], wants: Sequence[_Want], held: Mapping[str, Held]
+    ) -> list[Outcome]:
         outcomes = [Outcome(chunk) for chunk in chunks]
         for first in range(0, len(wants), self._rows):
             block = wants[first : first + self._rows]
             logits = self._program.logits(first, first + len(block))
             _score(logits, block, outcomes)
-            _sample(logits, block, outcomes)
+            _sample(logits, block, outcomes, held)
         return outcomes
 
 
@@ -112,13 +124,24 @@ def _score(logits: Logits, block: Sequence[_Want], outcomes: Sequence[Outcome]) 
                 outcome.scored.append(scored)
 
 
-def _sample(logits: Logits, block: Sequence[_Want], outcomes: Sequence[Outcome]) -> None:
+def _sample(
+    logits: Logits,
+    block: Sequence[_Want],
+    outcomes: Sequence[Outcome],
+    held: Mapping[str, Held],
+) -> None:
     places = [i for i, want in enumerate(block) if want.target is None]
+    masks = {i: held.get(outcomes[block[i].chunk].chunk.sequence.id) for i in places}
+    for i, mask in masks.items():
+        if mask is not None and mask.mask is None:
+            outcome = outcomes[block[i].chunk]
+            outcome.error, outcome.is_late = mask.error, mask.error is None
+            places.remove(i)
     if not places:
         return
     lines = logits if len(places) == len(block) else _lines(logits, places)
     ends = [outcomes[block[i].chunk] for i in places]
-    rows = [_row(outcome.chunk) for outcome in ends]
+    rows = [_row(outcomes[block[i].chunk].chunk, masks[i]) for i in places]
     for outcome, sampled in zip(ends, sample(lines, rows), strict=True):
         outcome.sampled = sampled
         if sampled is None:
@@ -129,7 +152,7 @@ def _lines(logits: Logits, places: list[int] | slice) -> Logits:
     return Logits(logits.values[places], logits.maxima[places])
 
 
-def _row(chunk: Chunk) -> Row:
+def _row(chunk: Chunk, held: Held | None) -> Row:
     sequence = chunk.sequence
     return Row(
         params=sequence.request.params,
@@ -137,4 +160,5 @@ def _row(chunk: Chunk) -> Row:
         position=len(sequence.tokens),
         prompt_ids=sequence.request.prompt_ids,
         output_ids=sequence.output_ids,
+        allowed=None if held is None else held.mask,
     )

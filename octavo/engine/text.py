@@ -6,9 +6,27 @@ Owns what is held back and where a stop string cuts. Knows no model and no reque
 """
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from octavo.loader.tokenizer import Tokenizer
+
+
+class Characters:
+    """Whole characters of tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, marks: Mapping[int, str] | None = None) -> None:
+        """Each token of `marks` is that character, and what it cuts short is U+FFFD."""
+        self._tokenizer, self._marks = tokenizer, marks or {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        if (mark := self._marks.get(token_id)) is not None:
+            return self.flush() + mark
+        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+
+    def flush(self) -> str:
+        """A character half done becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
 
 
 class TextStream:
@@ -17,22 +35,32 @@ class TextStream:
     first (of several complete at one character, the longest)."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer = tokenizer
-        self._characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stops = [_Progress(text) for text in stop]
-        self._held = ("", 0)  # decoded and not shown: this many first characters of this text
-        self.stopped: str | None = None  # the stop string that ended the text
+        self._characters = Characters(tokenizer)
+        self._stops = Stops(stop)
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop string that ended the text."""
+        return self._stops.stopped
 
     def push(self, token_id: int) -> str:
         """What this token makes safe to show: nothing any more once `stopped`."""
-        return self._add(self._characters.decode(self._tokenizer.token_bytes(token_id)))
+        return self._stops.push(self._characters.push(token_id))
 
     def flush(self) -> str:
-        """The rest, when no more tokens come: a character half done becomes U+FFFD."""
-        text = self._add(self._characters.decode(b"", final=True))
-        return text + self._release("", keep=0)
+        """The rest, when no more tokens come."""
+        return self._stops.push(self._characters.flush()) + self._stops.flush()
 
-    def _add(self, text: str) -> str:
+
+class Stops:
+    """Text in, the text before the first stop string out; what may begin one is held back."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stops = [_Progress(text) for text in stop]
+        self._held = ("", 0)  # seen and not shown: this many first characters of this text
+        self.stopped: str | None = None  # the stop string that was complete first
+
+    def push(self, text: str) -> str:
         if self.stopped is not None:
             return ""
         if not self._stops:
@@ -43,6 +71,12 @@ class TextStream:
                 return self._release(text[:length], keep=len(found))
         longest = max(self._stops, key=lambda stop: stop.matched)
         return self._release(text, keep=longest.matched, then=(longest.text, longest.matched))
+
+    def flush(self) -> str:
+        """What was held, when nothing that follows may complete it."""
+        for stop in self._stops:
+            stop.matched = 0
+        return self._release("", keep=0)
 
     def _advance(self, character: str) -> str | None:
         """Follows every stop string by a character; the longest that is now complete."""

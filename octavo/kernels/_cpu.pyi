@@ -134,7 +134,7 @@ class Program:
 
     def logits(self, arg0: int, arg1: int, /) -> tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None))], Annotated[NDArray[numpy.float32], dict(shape=(None, None))]]: ...
 
-def sample(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, presence_penalty: float, frequency_penalty: float, seed: int, position: int, prompt: Sequence[int], output: Sequence[int], bias_ids: Sequence[int], biases: Sequence[float]) -> int | None:
+def sample(instruction_set: str, logits: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], maxima: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu')], temperature: float, top_k: int, top_p: float, min_p: float, repetition_penalty: float, presence_penalty: float, frequency_penalty: float, seed: int, position: int, prompt: Sequence[int], output: Sequence[int], bias_ids: Sequence[int], biases: Sequence[float], allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int | None:
     """
     The chosen token id; None where logits are not numbers. See cpp/kernels/sample.cpp.
     """

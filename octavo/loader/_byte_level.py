@@ -34,6 +34,9 @@ class ByteLevel:
         (encoded,) = self._pipeline.encode_batch_fast([text], add_special_tokens=False)
         return encoded.ids
 
+    def encode_within(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def piece_bytes(self, piece: str) -> bytes:
         try:
             return piece.translate(_BYTES_OF_CHARACTERS).encode("latin-1")

@@ -41,9 +41,11 @@ class ScoreRanked:
         self._prefix = SPACE if vocabulary.add_space_prefix else ""
 
     def encode(self, text: str) -> list[int]:
-        if not text:
-            return []
-        spelled = self._prefix + text.replace(" ", SPACE)
+        return self.encode_within(self._prefix + text) if text else []
+
+    def encode_within(self, text: str) -> list[int]:
+        """Text that continues another: no space is put before it."""
+        spelled = text.replace(" ", SPACE)
         pipeline = self._pipeline(self._within(spelled))
         # As a batch of one, so that other threads may run meanwhile.
         (encoded,) = pipeline.encode_batch_fast([spelled], add_special_tokens=False)

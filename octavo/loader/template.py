@@ -13,12 +13,13 @@ A template that itself opens and closes a control token around somebody's word, 
 "<|" + message.role + "|>", makes that token as before.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Final
 
 from jinja2 import Template, TemplateSyntaxError, nodes
+from jinja2.meta import find_undeclared_variables
 
 from octavo.errors import BadCheckpoint, BadRequest
 from octavo.loader._sandbox import Sandbox, tojson
@@ -67,6 +68,12 @@ class ChatTemplate:
         hidden = _exchanged_within(user, self._hide)
         compiled = self._plain if hidden == user else self._hiding
         return self._run(compiled, {"add_generation_prompt": add_generation_prompt, **hidden})
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """The names that the template looks up. Raises BadCheckpoint."""
+        sandbox, _ = self._plain
+        return frozenset(find_undeclared_variables(sandbox.parse(self._source or "")))
 
     def reveal(self, text: str) -> str:
         return _exchanged(text, self._reveal)
@@ -128,6 +135,25 @@ class ChatTemplate:
         return {hidden: mark for mark, hidden in self._hide.items()}
 
 
+def message_data(message: Message) -> Json:
+    """A message as chat templates have come to expect it. What it has not, is not there."""
+    data: Json = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        data["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        data["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        data["tool_call_id"] = message.tool_call_id
+    return data
+
+
 def check_text(text: str, field: str) -> None:
     """Raises BadRequest for a lone surrogate."""
     try:
@@ -165,7 +191,7 @@ def _data(value: Any, field: str) -> Any:
             check_text(value, field)
             return value
         case Message():
-            return _data(asdict(value), field)
+            return _data(message_data(value), field)
         case Mapping():
             return {_data(key, field): _data(item, f"{field}.{key}") for key, item in value.items()}
         case Sequence():

@@ -33,14 +33,29 @@ class Tokenizer:
         self._template = ChatTemplate(
             chat_template, self._control.ids, _special_variables(vocabulary)
         )
-        self.has_chat_template = chat_template is not None
+        self.chat_template = chat_template
         self._add_eos, self._eos_id = vocabulary.add_eos, vocabulary.eos_id
         self._drop_space = vocabulary.add_space_prefix and vocabulary.kind == "spm"
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = vocabulary.bos_id
         self.add_bos = vocabulary.add_bos and vocabulary.bos_id is not None
+        self.control_ids = frozenset(self._control.ids.values())
         ends = {vocabulary.eos_id, *vocabulary.eot_ids} - {None}
         self.eos_ids = frozenset(i for i in ends if i is not None)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self.chat_template is not None
+
+    @property
+    def control_tokens(self) -> Mapping[str, int]:
+        """Their ids, by how they are spelled."""
+        return self._control.ids
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """The names that the chat template looks up. Raises BadCheckpoint for one that is none."""
+        return self._template.variables if self.has_chat_template else frozenset()
 
     def encode(self, text: str, special: bool = False) -> list[int]:  # noqa: FBT001, FBT002
         """No BOS is added. Control tokens are recognised only where `special`. What a vocabulary
@@ -48,6 +63,10 @@ class Tokenizer:
         Raises BadRequest for a lone surrogate."""
         check_text(text, "text")
         return self._encode_pieces(self._control.split(text)) if special else self._encode(text)
+
+    def encode_within(self, text: str) -> list[int]:
+        """Text that continues another: no space is put before it."""
+        return self._text.encode_within(text)
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:  # noqa: FBT001, FBT002
         """Control tokens are shown only where `special`; bytes that are no UTF-8 become U+FFFD."""

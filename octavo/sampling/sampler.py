@@ -1,6 +1,6 @@
 """Rows of logits in, tokens and their logprobs out. Knows no sequence: a Row says all it needs.
 
-The choice itself is native (cpp/kernels/sample.cpp). Logprobs are those of the model: before
+The choice itself is native (cpp/kernels/sample.cpp). Logprobs are those of the model: before masks,
 penalties, temperature and cuts. A row that holds no choice (not a number, +infinity, or nothing but
 -infinity) gives None.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from octavo.kernels import _cpu, cpu
-from octavo.types import Logits, SamplingParams, Tensor, TokenLogprob
+from octavo.types import Ints, Logits, SamplingParams, Tensor, TokenLogprob
 
 SEED_MASK = 2**64 - 1  # a negative seed counts from the top
 
@@ -24,6 +24,7 @@ class Row:
     position: int  # of the token to be chosen, within its sequence
     prompt_ids: Sequence[int] = ()  # read only where a penalty asks for them
     output_ids: Sequence[int] = ()
+    allowed: Ints | None = None  # uint32: bit i % 32 of word i // 32 allows token i; None: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def _sample(values: Tensor, maxima: Tensor, row: Row) -> Sampled | None:
         row.output_ids if counts else (),
         tuple(p.logit_bias),
         tuple(p.logit_bias.values()),
+        row.allowed,
     )
     if token_id is None or p.logprobs is None:
         return None if token_id is None else Sampled(token_id, None)

@@ -13,7 +13,7 @@ first, to one that waits before it, too, where all places are taken.
 """
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -125,9 +125,10 @@ class Scheduler:
             )
 
     def plan(self) -> Step:
-        """What to compute next: the next token of all that are decoding, then prompts, in order,
-        as far as step_tokens go. Empty only when there is no work. Every sequence that could be
-        sampled in the last step was given its token, or finished."""
+        """What to compute next: the next token of all that are decoding, then, in order, prompts
+        and what is known of answers beyond their next tokens, as far as step_tokens go. Empty only
+        when there is no work. Every sequence that could be sampled in the last step was given its
+        token, was late, or finished."""
         plan = _Plan(self._step_tokens)
         for sequence in [s for s in self._running if s.num_left == 1]:
             self._serve(sequence, plan)
@@ -204,21 +205,24 @@ class Scheduler:
             sequence.cached_tokens = prefix.num_tokens
         return True
 
-    def commit(self, step: Step) -> None:
+    def commit(self, step: Step, late: Collection[Chunk] = ()) -> None:
         """The step has run: what it computed may be shared, what no query sees again is given
-        back. Sequences that finished meanwhile are passed over."""
+        back. Sequences that finished meanwhile are passed over. The logits of `late` chunks were
+        of no use yet: their last tokens are computed again."""
         for chunk in step.chunks:
             sequence = chunk.sequence
             if self._live.get(sequence.id) is sequence:
-                sequence.num_computed = chunk.end
-                self.tables.computed(sequence.table, sequence.tokens, chunk.end)
+                sequence.num_computed = chunk.end - (chunk in late)
+                self.tables.computed(sequence.table, sequence.tokens, sequence.num_computed)
 
-    def append(self, sequence: Sequence, token_id: int) -> None:
-        """The token chosen after a chunk that samples; `is_full` may hold from now on."""
+    def append(self, sequence: Sequence, *token_ids: int) -> None:
+        """The token chosen after a chunk that samples, and those known to follow it; `is_full` may
+        hold from now on."""
         assert sequence.num_left == 0, f"{sequence} has no logits to choose a token from"
-        assert not self.is_full(sequence), f"{sequence} should have finished"
-        sequence.tokens.append(token_id)
-        sequence.output_ids.append(token_id)
+        for token_id in token_ids:
+            assert not self.is_full(sequence), f"{sequence} should have finished"
+            sequence.tokens.append(token_id)
+            sequence.output_ids.append(token_id)
 
     def is_full(self, sequence: Sequence) -> bool:
         """No further token could be computed: finish it."""
@@ -257,14 +261,14 @@ class _Plan:
         start = sequence.num_computed
         self._chunks[sequence] = Chunk(sequence, start, end, end == len(sequence.tokens))
         self.tokens_left -= end - start
-        if end == len(sequence.tokens) and end - start > 1:
+        if end == len(sequence.tokens) and end - start > 1 and sequence.is_prompt_left:
             self._answered = sequence.request.tenant
 
     def is_closed_to(self, sequence: Sequence) -> bool:
         """A prompt that ends in this step is answered as soon as the step is over: it shall not
         take longer for the prompts of others, who had more."""
         others = self._answered is not None and sequence.request.tenant != self._answered
-        return others and sequence.num_left > 1
+        return others and sequence.num_left > 1 and sequence.is_prompt_left
 
     def drop(self, sequence: Sequence) -> None:
         self.preempted.append(sequence)

@@ -42,6 +42,11 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def is_prompt_left(self) -> bool:
+        """Some of the prompt is to be computed."""
+        return self.num_computed < self.num_prompt
+
+    @property
     def wants_prompt_logits(self) -> bool:
         """Then no cached prefix will do: it has pages, but no logits."""
         return self.request.params.prompt_logprobs is not None

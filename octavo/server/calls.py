@@ -1,28 +1,23 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from octavo.errors import CapacityError, StepFailed, TimedOut
 from octavo.server.bodies import Unknown
 from octavo.types import (
+    Chat,
     Delta,
     Event,
     Finished,
     Json,
-    Message,
     PromptScored,
+    Reading,
     SamplingParams,
     TokenLogprob,
+    ToolCall,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    messages: tuple[Message, ...]
-    field: str = "messages"  # where they stood
-    may_shorten: bool = False  # the oldest are left out where not all fit the context
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,8 @@ class Call:
     include_usage: bool = False  # as a last chunk of the stream
     echo: bool = False  # the prompt is said before the answer
     silent: bool = False  # the answer is not said: only the echo was wanted
+    shows_thoughts: bool = True
+    names: Mapping[str, str] = field(default_factory=dict)  # of params: ours -> theirs, if other
     ignored: Unknown = field(default_factory=dict)
     repeated: Json = field(default_factory=dict)  # of the body, in its reply
     thread: Thread | None = None
@@ -65,8 +62,6 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Sequence[int]: ...
     def decode(self, ids: Iterable[int], special: bool = False) -> str: ...  # noqa: FBT001, FBT002
     def prompt_ids(self, text: str) -> Sequence[int]: ...
-    def render(self, messages: Sequence[Message]) -> str: ...
-    def chat_ids(self, messages: Sequence[Message]) -> Sequence[int]: ...
     def token_bytes(self, token_id: int, *, special: bool = False) -> bytes: ...
 
 
@@ -80,6 +75,7 @@ class Reply:
     fingerprint: str
     prompt_ids: tuple[tuple[int, ...], ...]
     tokenizer: Tokenizer
+    reading: Reading | None = None  # how its answers are told apart
 
     @property
     def num_choices(self) -> int:
@@ -91,6 +87,8 @@ class Answer:
     """All events of one choice, folded."""
 
     text: str
+    reasoning: str
+    calls: tuple[ToolCall, ...]
     logprobs: tuple[TokenLogprob, ...]
     prompt_logprobs: tuple[TokenLogprob, ...]
     end: Finished
@@ -104,10 +102,28 @@ def fold(events: Iterable[Event]) -> Answer:
     scored = [event for event in before if isinstance(event, PromptScored)]
     return Answer(
         text="".join(delta.text for delta in deltas),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        calls=_calls(deltas),
         logprobs=tuple(token for delta in deltas for token in delta.logprobs),
         prompt_logprobs=tuple(token for part in scored for token in part.logprobs),
         end=completed(end),
     )
+
+
+def _calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
+    calls: dict[int, ToolCall] = {}
+    for part in (part for delta in deltas for part in delta.calls):
+        if part.id is not None and part.name is not None:
+            calls[part.index] = ToolCall(part.id, part.name, part.arguments)
+        else:
+            begun = calls[part.index]
+            calls[part.index] = replace(begun, arguments=begun.arguments + part.arguments)
+    return tuple(calls.values())
+
+
+def says(delta: Delta) -> bool:
+    """There is something in it for a reader."""
+    return bool(delta.text or delta.reasoning or delta.calls)
 
 
 def completed(end: Finished) -> Finished:

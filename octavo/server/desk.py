@@ -17,13 +17,14 @@ from uuid import uuid4
 
 from sse_starlette import ServerSentEvent
 
-from octavo.errors import OctavoError, PromptTooLong
-from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
+from octavo.engine.chat_format import Prompt as Written
+from octavo.errors import BadRequest, OctavoError, PromptTooLong
+from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
-from octavo.types import Event, Json, Request, SamplingParams
+from octavo.types import Chat, Event, Json, Request, SamplingParams
 
 
 class Dialect(Protocol):
@@ -48,18 +49,22 @@ class Desk:
         event loop then. Raises BadRequest, UnknownModel."""
         check_model(self.engine, call.model)
         assert call.prompts, "a call that goes on from others is resolved first"
+        written = [self._written(prompt, call.params) for prompt in call.prompts]
+        first = written[0]  # a chat is alone
         return Reply(
-            call=call,
+            call=replace(call, params=call.params.held_to(first.grammar)),
             id=dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
-            prompt_ids=tuple(self._ids(prompt, call.params) for prompt in call.prompts),
+            prompt_ids=tuple(one.ids for one in written),
             tokenizer=self.engine.tokenizer,
+            reading=first.reading,
         )
 
     async def begin(self, reply: Reply, key: Key | None) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs."""
+        kept = await self._compile(reply.call)
         grant = self.gate.admit(key, reply)
         try:
             running = await Running.begin(self.engine, _requests(reply, key))
@@ -67,40 +72,52 @@ class Desk:
             if grant:
                 grant.settle(0, monotonic())
             raise
+        del kept  # the engine has it now
         running.listener = self.journal.open(reply, grant)
         return running
 
-    def _ids(self, prompt: Prompt, params: SamplingParams) -> tuple[int, ...]:
-        match prompt:
-            case Chat(field=field):
-                ids = self._chat_ids(prompt, params)
-            case str():
-                field, ids = "prompt", self.engine.tokenizer.prompt_ids(prompt)
-            case _:
-                field, ids = "prompt", prompt
-        if len(ids) >= self.engine.max_context:
-            raise PromptTooLong(len(ids), self.engine.max_context, field)
-        return tuple(ids)
+    async def _compile(self, call: Call) -> object:
+        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+        try:
+            return await self.engine.prepare(call.params)
+        except BadRequest as error:
+            field = error.field and call.names.get(error.field, error.field)
+            raise BadRequest(error.problem, field) from None
 
-    def _chat_ids(self, chat: Chat, params: SamplingParams) -> Sequence[int]:
-        """Of all messages, or where that may be of the newest that fit, from one of the user's on.
-        Those of the system at the beginning stay."""
-        ids = self.engine.tokenizer.chat_ids(chat.messages)
+    def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
+        field, answer = "prompt", params.constraint
+        match prompt:
+            case Chat():
+                field, chat = prompt.field, self._shortened(prompt, params)
+                written = self.engine.chat_format.prompt(chat, answer)
+            case str():
+                written = Written(tuple(self.engine.tokenizer.prompt_ids(prompt)), None, answer)
+            case _:
+                written = Written(prompt, None, answer)
+        if len(written.ids) >= self.engine.max_context:
+            raise PromptTooLong(len(written.ids), self.engine.max_context, field)
+        return written
+
+    def _shortened(self, chat: Chat, params: SamplingParams) -> Chat:
+        """All messages, or where that may be the newest that fit, from one of the user's on. Those
+        of the system at the beginning stay."""
+        if not chat.may_shorten:
+            return chat
+        ids = self.engine.chat_format.ids
         context = self.engine.max_context
         room = context - min(params.max_tokens or ANSWER, context // 4)
-        if not chat.may_shorten or len(ids) <= room:
-            return ids
+        if len(ids(chat)) <= room:
+            return chat
         roles = [message.role for message in chat.messages]
         num_kept = next((k for k, role in enumerate(roles) if role != "system"), len(roles))
         starts = [k for k in range(num_kept + 1, len(roles)) if roles[k] == "user"]
 
-        def since(start: int) -> Sequence[int]:
-            said = chat.messages[:num_kept] + chat.messages[start:]
-            return self.engine.tokenizer.chat_ids(said)
+        def since(start: int) -> Chat:
+            return replace(chat, messages=chat.messages[:num_kept] + chat.messages[start:])
 
         # The later it starts, the shorter it is.
-        first = bisect_left(starts, -room, key=lambda start: -len(since(start)))
-        return since(starts[first]) if first < len(starts) else ids
+        first = bisect_left(starts, -room, key=lambda start: -len(ids(since(start))))
+        return since(starts[first]) if first < len(starts) else chat
 
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:
@@ -121,5 +138,6 @@ def _requests(reply: Reply, key: Key | None) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, priority(key, call), tenant, call.timeout))
+            rank = priority(key, call)
+            requests.append(Request(name, ids, params, rank, tenant, call.timeout, reply.reading))
     return requests

@@ -63,7 +63,7 @@ class Entry:
     def hear(self, index: int, event: Event) -> None:
         now, choice = monotonic(), self._choices[index]
         match event:
-            case Delta(token_ids=ids):
+            case Delta(token_ids=ids) if ids:
                 if choice.last is None:
                     self._metrics.first_token(now - self._begun)
                 else:

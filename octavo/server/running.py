@@ -8,9 +8,10 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from octavo.engine.chat_format import ChatFormat
 from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
-from octavo.types import Event, Finished, Load, Request
+from octavo.types import Event, Finished, Load, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,15 @@ class Engine(Protocol):
     def max_context(self) -> int: ...  # tokens of a prompt and its answer together
     @property
     def tokenizer(self) -> Tokenizer: ...
+    @property
+    def chat_format(self) -> ChatFormat: ...
 
     @property
     def load(self) -> Load: ...
     @property
     def num_requests(self) -> int: ...  # taken and not finished
 
+    async def prepare(self, params: SamplingParams) -> object: ...  # submit finds what is kept
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...

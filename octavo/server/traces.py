@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from octavo.errors import BadConfig
 from octavo.server import gen_ai
-from octavo.server.calls import Chat, Reply
-from octavo.types import Delta, Event, Finished
+from octavo.server.calls import Reply
+from octavo.types import Chat, Delta, Event, Finished
 
 MISSING = "it needs OpenTelemetry's packages: pip install 'octavo[otel]'"
 FAILURES = ("error", "timeout", "cancelled")  # reasons to finish

@@ -67,6 +67,7 @@ def test_json_is_one_object_with_all_there_is(tiny, llm):
         "prompt_tokens": num_prompt,
         "completion_tokens": 8,
         "cached_tokens": 0,
+        "reasoning_tokens": 0,
     }
 
 

@@ -76,19 +76,36 @@ def prompt(common, tail):
     return COMMON[:common] + tail
 
 
+RECORD = {
+    "type": "object",
+    "properties": {
+        "the_name_of_the_thing": {"type": "string", "maxLength": 3},
+        "and_its_kind": {"enum": ["one of these", "one of those"]},
+    },
+    "required": ["the_name_of_the_thing", "and_its_kind"],
+}
+# Much, little or nothing of what they allow is forced.
+CONSTRAINTS = [{}, {}, {"schema": RECORD}, {"regex": "the (cat|car) [a-z ]*"}, {"choice": ("in",)}]
+
+
+def asked_under(constraint, **wanted):
+    return asked(**wanted, **constraint)
+
+
 REQUESTS = st.builds(
-    asked,
+    asked_under,
     prompt=st.builds(
         prompt, st.integers(0, 80), st.lists(st.integers(5, 300), min_size=1, max_size=20)
     ),
     priority=st.integers(0, 1),
-    max_tokens=st.integers(1, 12),
+    constraint=st.sampled_from(CONSTRAINTS),
+    max_tokens=st.sampled_from([*range(1, 13), 40]),
     temperature=st.sampled_from([0, 0.7, 1.5]),
     top_p=st.sampled_from([1, 0.9]),
     repetition_penalty=st.sampled_from([1, 1.3]),
     seed=st.integers(0, 2**64 - 1),
     ignore_eos=st.booleans(),
-    logprobs=st.just(20),
+    logprobs=st.sampled_from([20, 20, None]),  # who asks for them is told each token by itself
     prompt_logprobs=st.sampled_from([None, None, 20]),
 )
 # How many steps pass before each is asked.
@@ -188,6 +205,17 @@ def test_a_prefix_may_be_found_at_any_length(subject):
 
 def test_preemption_changes_nothing(subject):
     requests = [long_request(id, 400 + 7 * i, seed=i, max_tokens=40) for i, id in enumerate("abc")]
+    engine = engine_over(subject.two, num_pages=81, prefix_cache=False, step_tokens=300)
+    heard = run(engine, *requests)
+    assert sum(end(heard[id]).timing.preemptions for id in "abc") > 0
+    for one in requests:
+        assert told(heard[one.id]) == subject.alone(one)
+
+
+def test_preemption_changes_nothing_under_a_grammar(subject):
+    records = {"type": "array", "items": RECORD, "minItems": 4}
+    wanted = {"max_tokens": 200, "schema": records, "logprobs": None}
+    requests = [long_request(id, 400 + 7 * i, seed=i, **wanted) for i, id in enumerate("abc")]
     engine = engine_over(subject.two, num_pages=81, prefix_cache=False, step_tokens=300)
     heard = run(engine, *requests)
     assert sum(end(heard[id]).timing.preemptions for id in "abc") > 0

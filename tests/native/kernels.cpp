@@ -329,6 +329,9 @@ void drive_sampling(const Kernels& kernels) {
             if (round % 8 == 3) std::fill(logits.begin() + 1, logits.end(), -INFINITY);
             kernels.block_maxima(logits.data(), size, maxima.data());
             auto before = logits, maxima_before = maxima;
+            std::vector<uint32_t> allowed((size + 31) / 32);
+            for (auto& word : allowed) word = dice() | (round % 3 ? 0 : ~0u);
+            allowed[0] |= 1;
             kernels.log_sum_exp(logits.data(), maxima.data(), size);
             int count = std::min(20, size);
             kernels.top(logits.data(), maxima.data(), size, count, ids);
@@ -348,7 +351,8 @@ void drive_sampling(const Kernels& kernels) {
                                         .num_output = round % 3,
                                         .bias_ids = prompt,
                                         .biases = biases.data(),
-                                        .num_biases = 1});
+                                        .num_biases = 1,
+                                        .allowed = round % 2 ? allowed.data() : nullptr});
             if (fails)
                 expect(token == NO_TOKEN, "no choice");
             else

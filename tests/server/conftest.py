@@ -1,4 +1,5 @@
 import pytest
+from callers import TEMPLATE
 from echoes import EchoEngine
 from serving import serving
 
@@ -14,5 +15,13 @@ def echo():
 @pytest.fixture(scope="session")
 def slow():
     engine = EchoEngine(pace=0.01)
+    with serving(engine) as (_, url):
+        yield engine, url
+
+
+@pytest.fixture(scope="session")
+def thinker():
+    """(engine, base URL): a model that calls tools and reasons."""
+    engine = EchoEngine(template=TEMPLATE)
     with serving(engine) as (_, url):
         yield engine, url

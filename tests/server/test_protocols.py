@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -247,7 +248,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("messages", []),
         ("messages", "Hi"),
         ("messages[0].role", [{"role": "wizard", "content": "x"}]),
-        ("messages[0].role", [{"role": "tool", "content": "x", "name": "f"}]),
+        ("messages[0].role", [{"role": "function", "content": "x", "name": "f"}]),
+        ("messages[0].name", [USER | {"name": "Ann"}]),
         ("messages[0].content", [{"role": "user"}]),
         ("messages[0].content", [{"role": "user", "content": 1}]),
         (
@@ -255,17 +257,15 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
             [USER, {"role": "user", "content": [{"type": "image_url"}]}],
         ),
         ("messages[0].content[0].text", [{"role": "user", "content": [{"type": "text"}]}]),
-        ("messages[0].tool_calls", [{"role": "assistant", "tool_calls": [{"id": "1"}]}]),
         ("messages[0].refusal", [{"role": "assistant", "refusal": "no"}]),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
+        ("response_format.json_schema.schema", {"type": "json_schema"}),
+        ("response_format.json_schema.schema", {"type": "json_schema", "json_schema": {}}),
+        ("response_format.type", {"type": "grammar"}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
         ("prediction", {"type": "content", "content": "x"}),
         ("web_search_options", {}),
-        ("reasoning_effort", "high"),
         ("store", True),
         ("service_tier", "flex"),
         ("top_logprobs", 2),
@@ -274,7 +274,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
 )
 def test_what_chat_cannot_honour_is_refused_by_name(field, value):
     with pytest.raises(BadRequest) as refusal:
-        parse(openai_chat, **{field.split("[")[0]: value})
+        parse(openai_chat, **{re.split(r"[.\[]", field)[0]: value})
     assert refusal.value.field == field
 
 

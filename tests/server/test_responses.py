@@ -134,7 +134,12 @@ def test_codex_is_served(http):
 def test_a_conversation_goes_on_without_being_sent_again():
     engine = EchoEngine()
     rendered = []
-    engine.tokenizer.render = lambda messages: rendered.append(messages) or messages[-1].content
+
+    def render(messages, tools):
+        rendered.append(messages)
+        return messages[-1]["content"]
+
+    engine.tokenizer.render = render
     with serving(engine) as (_, url), strict(url) as client:
         create = client.responses.create
         one = create(**asked("one"), instructions="first")
@@ -144,7 +149,7 @@ def test_a_conversation_goes_on_without_being_sent_again():
         create(**asked([reference, {"role": "user", "content": "four"}]))
         items = client.responses.input_items.list(two.id)
         create(**asked([{"type": "item_reference", "id": items.data[0].id}]))
-    said = [[(m.role, m.content) for m in messages] for messages in rendered]
+    said = [[(m["role"], m["content"]) for m in messages] for messages in rendered]
     assert said == [
         [("system", "first"), ("user", "one")],
         [("system", "second"), ("user", "one"), ("assistant", "one"), ("user", "two")],
@@ -183,7 +188,7 @@ def test_a_conversation_of_which_a_part_was_deleted_cannot_be_gone_on_from(clien
 def test_a_conversation_may_be_shortened_to_fit():
     engine = EchoEngine()
     engine.max_context = 100
-    engine.tokenizer.render = lambda messages: "".join(m.content for m in messages)
+    engine.tokenizer.render = lambda messages, tools: "".join(m["content"] for m in messages)
     turns = [
         {"role": r, "content": t * 30}
         for r, t in zip(["user", "assistant"] * 3, "abcdef", strict=True)

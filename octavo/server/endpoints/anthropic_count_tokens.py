@@ -21,5 +21,5 @@ Body = Conversation
 async def answer(engine: Engine, http: HttpRequest) -> Response:
     body, headers = await read(http, Body)
     check_model(engine, body.model)
-    ids = await asyncio.to_thread(engine.tokenizer.chat_ids, chat(body).messages)
+    ids = await asyncio.to_thread(engine.chat_format.ids, chat(body))
     return json_response({"input_tokens": len(ids)}, headers=headers)

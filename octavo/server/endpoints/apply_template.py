@@ -9,8 +9,10 @@ from starlette.responses import Response
 
 from octavo.server.bodies import MAX_MESSAGES
 from octavo.server.exchange import json_response, read
+from octavo.server.protocols._openai_tools import FunctionTool, read_tools
 from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
 from octavo.server.running import Engine, check_model
+from octavo.types import Chat
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
@@ -20,6 +22,7 @@ NEEDS_KEY = True
 
 class Body(Struct):
     messages: Annotated[list[BodyMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    tools: list[FunctionTool] | None = None
     model: str | None = None
 
 
@@ -27,5 +30,6 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     body, headers = await read(http, Body)
     if body.model is not None:
         check_model(engine, body.model)
-    text = await asyncio.to_thread(engine.tokenizer.render, read_messages(body.messages))
+    chat = Chat(read_messages(body.messages), read_tools(body.tools))
+    text = await asyncio.to_thread(engine.chat_format.render, chat)
     return json_response({"prompt": text}, headers=headers)

@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from octavo.errors import BadRequest
 from octavo.server.bodies import MAX_MESSAGES
-from octavo.server.calls import Tokenizer
 from octavo.server.exchange import json_response, read
+from octavo.server.protocols._openai_tools import FunctionTool, read_tools
 from octavo.server.protocols.openai_chat import BodyMessage, problem, read_messages
 from octavo.server.running import Engine, check_model
+from octavo.types import Chat
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
@@ -25,6 +26,7 @@ class Body(Struct):
     prompt: str | None = None
     # Rendered as for an answer; instead of a prompt.
     messages: Annotated[list[BodyMessage], Meta(max_length=MAX_MESSAGES)] | None = None
+    tools: list[FunctionTool] | None = None  # that the messages may call
     model: str | None = None
     add_special_tokens: bool | None = None  # of a prompt: BOS and the like; true if not given
     return_token_strs: bool | None = None
@@ -34,7 +36,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     body, headers = await read(http, Body)
     if body.model is not None:
         check_model(engine, body.model)
-    ids, shown = await asyncio.to_thread(_tokens, engine.tokenizer, body)
+    ids, shown = await asyncio.to_thread(_tokens, engine, body)
     said = {
         "count": len(ids),
         "max_model_len": engine.max_context,
@@ -44,21 +46,24 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     return json_response(said, headers=headers)
 
 
-def _tokens(tokenizer: Tokenizer, body: Body) -> tuple[Sequence[int], list[str] | None]:
+def _tokens(engine: Engine, body: Body) -> tuple[Sequence[int], list[str] | None]:
     """Ids and, where they are asked for, the text of each."""
-    ids = _ids(tokenizer, body)
+    ids = _ids(engine, body)
     if not body.return_token_strs:
         return ids, None
-    return ids, [tokenizer.decode([i], special=True) for i in ids]
+    return ids, [engine.tokenizer.decode([i], special=True) for i in ids]
 
 
-def _ids(tokenizer: Tokenizer, body: Body) -> Sequence[int]:
+def _ids(engine: Engine, body: Body) -> Sequence[int]:
     if (body.prompt is None) == (body.messages is None):
         raise BadRequest("give either prompt or messages", "prompt")
     if body.messages is not None:
         if body.add_special_tokens is not None:
             raise BadRequest("the chat template says which, leave it out", "add_special_tokens")
-        return tokenizer.chat_ids(read_messages(body.messages))
+        tools = read_tools(body.tools)
+        return engine.chat_format.ids(Chat(read_messages(body.messages), tools))
+    if body.tools:
+        raise BadRequest("they need messages, leave them out", "tools")
     if body.add_special_tokens is False:
-        return tokenizer.encode(body.prompt or "")
-    return tokenizer.prompt_ids(body.prompt or "")
+        return engine.tokenizer.encode(body.prompt or "")
+    return engine.tokenizer.prompt_ids(body.prompt or "")

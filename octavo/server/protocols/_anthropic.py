@@ -1,22 +1,43 @@
 """What Anthropic's endpoints say alike: the conversation a body holds, and the error envelope."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, refuse_unserved
-from octavo.server.calls import Chat
-from octavo.types import Json, Message
+from octavo.server.protocols._anthropic_tools import (
+    ThinkingConfig,
+    ToolChoice,
+    ToolDefinition,
+    read_thinking,
+    read_tools,
+)
+from octavo.server.tools import check_results
+from octavo.types import Chat, Json, Message, ToolCall
+
+THOUGHTS = ("thinking", "redacted_thinking")
 
 
 class Block(Struct):
     type: str
     text: str | None = None
+    # Of a thought that is sent back; what it was signed with is nothing of ours.
+    thinking: str | None = None
+    signature: str | None = None
+    # Of a call, and of its result.
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    content: "str | list[Block] | None" = None
+    is_error: bool | None = None
     # Accepted because they change no token: every prefix is cached, and cites nothing.
     cache_control: Any = None
     citations: Any = None
+    caller: Any = None
 
 
 class Turn(Struct):
@@ -30,6 +51,9 @@ class Conversation(Struct, kw_only=True):
     model: str
     messages: Annotated[list[Turn], Meta(min_length=1, max_length=MAX_MESSAGES)]
     system: str | list[Block] | None = None
+    tools: list[ToolDefinition] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
     cache_control: Any = None  # accepted because it changes no token
     # Not served: see NEUTRAL.
     container: Any = None
@@ -38,10 +62,7 @@ class Conversation(Struct, kw_only=True):
     output_config: Any = None
     output_format: Any = None
     speed: Any = None
-    thinking: Any = None
     thread: Any = None
-    tool_choice: Any = None
-    tools: Any = None
 
 
 # The values that ask for nothing, so that clients which always send the field are served.
@@ -52,39 +73,94 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "output_config": ({},),
     "output_format": (),
     "speed": ("standard",),
-    "thinking": ({"type": "disabled"},),
     "thread": (),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
-    "tools": ([],),
+}
+REQUIRED = {  # by the type of a block
+    "text": ("text",),
+    "thinking": ("thinking",),
+    "redacted_thinking": (),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id",),
 }
 
 
-def chat(body: Conversation) -> Chat:
-    """Raises BadRequest for what is not served yet."""
+def chat(body: Conversation, max_tokens: int | None = None) -> Chat:
+    """`max_tokens` of the answer, where there is to be one. Raises BadRequest for what is not
+    served yet."""
     refuse_unserved(body, NEUTRAL)
-    messages = [Message("system", _text(body.system, "system"))] if body.system else []
+    system = [Message("system", _text(body.system, "system"))] if body.system else []
+    turns: list[Message] = []
     for place, turn in enumerate(body.messages):
-        text = _text(turn.content, f"messages[{place}].content")
-        if messages and messages[-1].role == turn.role:  # one turn, as the protocol has it
-            text = f"{messages.pop().content}\n{text}"
-        messages.append(Message(turn.role, text))
-    if messages[-1].role == "assistant":
+        for message in _messages(turn, f"messages[{place}].content"):
+            if turns and turns[-1].role == message.role != "tool":  # one turn, as it has it
+                message = _joined(turns.pop(), message)
+            turns.append(message)
+    if turns[-1].role == "assistant":
         place = len(body.messages) - 1
         problem = "the last turn is the assistant's, which is not continued: end with a user's"
         raise BadRequest(problem, f"messages[{place}].role")
-    return Chat(tuple(messages))
+    check_results(("messages", message) for message in turns)
+    tools = read_tools(body.tools, body.tool_choice)
+    return Chat((*system, *turns), tools, read_thinking(body.thinking, max_tokens))
+
+
+def _joined(first: Message, second: Message) -> Message:
+    return Message(
+        first.role,
+        _lines(first.content, second.content),
+        _lines(first.reasoning, second.reasoning),
+        (*first.tool_calls, *second.tool_calls),
+    )
+
+
+def _lines(first: str, second: str) -> str:
+    return f"{first}\n{second}" if first and second else first or second
+
+
+def _messages(turn: Turn, where: str) -> Iterator[Message]:
+    """What tools returned comes before what the user says to it."""
+    if isinstance(turn.content, str):
+        yield Message(turn.role, turn.content)
+        return
+    allowed = ("text", "tool_result") if turn.role == "user" else ("text", "tool_use", *THOUGHTS)
+    for place, block in enumerate(turn.content):
+        _check(block, allowed, f"{where}[{place}]")
+    for place, block in enumerate(turn.content):
+        if block.type == "tool_result":
+            text = _text(block.content or "", f"{where}[{place}].content")
+            said = f"Error: {text}" if block.is_error else text
+            yield Message("tool", said, tool_call_id=block.tool_use_id)
+    others = [block for block in turn.content if block.type != "tool_result"]
+    if others or not turn.content:
+        yield Message(
+            turn.role,
+            "\n".join(block.text or "" for block in others if block.type == "text"),
+            "\n".join(block.thinking or "" for block in others if block.type == "thinking"),
+            tuple(_call(block) for block in others if block.type == "tool_use"),
+        )
+
+
+def _call(block: Block) -> ToolCall:
+    assert block.id is not None
+    assert block.name is not None
+    return ToolCall(block.id, block.name, json.dumps(block.input, ensure_ascii=False))
 
 
 def _text(content: str | Sequence[Block], where: str) -> str:
     if isinstance(content, str):
         return content
     for place, block in enumerate(content):
-        if block.type != "text":
-            problem = f"a block of type {block.type[:40]!r} is not served, give text"
-            raise BadRequest(problem, f"{where}[{place}].type")
-        if block.text is None:
-            raise BadRequest("it is required", f"{where}[{place}].text")
+        _check(block, ("text",), f"{where}[{place}]")
     return "\n".join(block.text or "" for block in content)
+
+
+def _check(block: Block, allowed: Sequence[str], where: str) -> None:
+    if block.type not in allowed:
+        problem = f"a block of type {block.type[:40]!r} is not served here, give {allowed[0]}"
+        raise BadRequest(problem, f"{where}.type")
+    for name in REQUIRED[block.type]:
+        if getattr(block, name) is None:
+            raise BadRequest("it is required", f"{where}.{name}")
 
 
 KINDS = {

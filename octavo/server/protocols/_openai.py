@@ -54,6 +54,10 @@ class Sampled(Struct, kw_only=True):
     stop_token_ids: list[int] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
+    # Ours: what the answer must be. `grammar` is Lark or GBNF.
+    regex: str | None = None
+    grammar: str | None = None
+    choice: Annotated[list[str], Meta(min_length=1)] | None = None
     # Accepted because it changes no token.
     user: str | None = None
 
@@ -73,6 +77,7 @@ def sampling(
     max_tokens: int | None,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
+    schema: Json | None = None,
 ) -> SamplingParams:
     """The fields all endpoints spell alike, and those that they do not."""
     top_k = None if body.top_k in (0, -1) else body.top_k  # both mean "all" to vLLM's clients
@@ -93,6 +98,10 @@ def sampling(
         "stop_token_ids": tuple(body.stop_token_ids or ()),
         "ignore_eos": body.ignore_eos,
         "prompt_logprobs": prompt_logprobs,
+        "schema": schema,
+        "regex": body.regex,
+        "grammar": body.grammar,
+        "choice": None if body.choice is None else tuple(body.choice),
     }
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 
@@ -138,12 +147,15 @@ def usage(reply: Reply, ends: Mapping[int, Finished]) -> Json:
     firsts = [ends[k].usage for k in range(0, reply.num_choices, reply.call.n)]
     prompt = sum(first.prompt_tokens for first in firsts)
     said = 0 if reply.call.silent else sum(end.usage.completion_tokens for end in ends.values())
-    return {
+    told: Json = {
         "prompt_tokens": prompt,
         "completion_tokens": said,
         "total_tokens": prompt + said,
         "prompt_tokens_details": {"cached_tokens": sum(first.cached_tokens for first in firsts)},
     }
+    if thought := sum(end.usage.reasoning_tokens for end in ends.values()):
+        told["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return told
 
 
 def frame(data: Json) -> ServerSentEvent:

@@ -12,8 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from octavo.errors import BadRequest
-from octavo.server.calls import Chat
-from octavo.types import Json, Message
+from octavo.types import Chat, Json, Message
 
 RESPONSE, MESSAGE = "resp_", "msg_"  # how ids begin; what follows is the response's, for both
 REFERENCE = "item_reference"
@@ -93,7 +92,7 @@ def chat(instructions: str | None, items: Iterable[Json], *, may_shorten: bool) 
     for item in items:
         role = "system" if item["role"] == "developer" else item["role"]  # templates know no other
         said.append(Message(role, "\n".join(part["text"] for part in item["content"])))
-    return Chat(tuple(said), "input", may_shorten)
+    return Chat(tuple(said), field="input", may_shorten=may_shorten)
 
 
 def answer_id(response: str) -> str:

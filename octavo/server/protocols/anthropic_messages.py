@@ -4,11 +4,11 @@ parse   their JSON  -> our Call, or a BadRequest that names the field
 chunks  our Events  -> their named server-sent events
 whole   our Answers -> their single message
 
-    message_start (content_block_start content_block_delta... content_block_stop)? message_delta
+    message_start (content_block_start content_block_delta... content_block_stop)* message_delta
     message_stop
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -19,8 +19,9 @@ from octavo.errors import OctavoError
 from octavo.server.bodies import Timeout, decode
 from octavo.server.calls import Answer, Call, Events, Reply, completed
 from octavo.server.protocols._anthropic import Conversation, chat, problem
+from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
 from octavo.server.protocols._openai import stop_strings
-from octavo.types import Delta, Finished, Json, SamplingParams
+from octavo.types import Delta, Finished, Json, SamplingParams, ToolCall
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
@@ -51,11 +52,13 @@ def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body)
     return Call(
         model=body.model,
-        prompts=(chat(body),),
+        prompts=(chat(body, body.max_tokens),),
         params=_params(body),
         priority=body.priority or 0,
         timeout=body.timeout,
         stream=bool(body.stream),
+        # Who did not ask for thoughts looks for the answer in the first block.
+        shows_thoughts=body.thinking is not None and body.thinking.is_shown,
         ignored=ignored,
     )
 
@@ -84,18 +87,16 @@ async def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]
 async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
     begun = _usage(len(reply.prompt_ids[0]))
     yield _frame({"type": "message_start", "message": _message(reply, [], None, begun)})
-    is_open = False  # an answer without text has no block
+    blocks = _Blocks(reply)
     async for _, event in events:
         match event:
-            case Delta(text=text) if text:
-                if not is_open:
-                    yield _frame(_of_block("start", content_block=_block("")))
-                    is_open = True
-                yield _frame(_of_block("delta", delta={"type": "text_delta", "text": text}))
+            case Delta():
+                for one in blocks.hear(event):
+                    yield _frame(one)
             case Finished():
                 end = completed(event)
-    if is_open:
-        yield _frame(_of_block("stop"))
+    for one in blocks.close():
+        yield _frame(one)
     ending = _ending(reply, end) | {"container": None}
     yield _frame({"type": "message_delta", "delta": ending, "usage": _usage_at(end)})
     yield _frame({"type": "message_stop"})
@@ -105,18 +106,75 @@ def _frame(data: Json) -> ServerSentEvent:
     return ServerSentEvent(msgspec.json.encode(data).decode(), event=data["type"], sep="\n")
 
 
-def _of_block(what: str, **fields: Any) -> Json:
-    return {"type": f"content_block_{what}", "index": 0} | fields
+class _Blocks:
+    """Deltas in, events of the content's blocks out: each has one kind of content, and an answer
+    that says nothing has none."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._shows_thoughts = reply.call.shows_thoughts
+        self._open: str | None = None  # the type of the block under way
+        self._index = -1
+
+    def hear(self, delta: Delta) -> Iterator[Json]:
+        if delta.reasoning and self._shows_thoughts:
+            yield from self._enter(_thought(""))
+            yield self._add("thinking_delta", thinking=delta.reasoning)
+        if delta.text:
+            yield from self._enter(_block(""))
+            yield self._add("text_delta", text=delta.text)
+        for call in delta.calls:
+            if call.id is not None and call.name is not None:
+                yield from self.close()
+                yield from self._enter(_use(call.id, call.name, {}))
+            if call.arguments:
+                yield self._add("input_json_delta", partial_json=call.arguments)
+
+    def close(self) -> Iterator[Json]:
+        if self._open is not None:
+            self._open = None
+            yield {"type": "content_block_stop", "index": self._index}
+
+    def _enter(self, block: Json) -> Iterator[Json]:
+        if self._open != block["type"]:
+            yield from self.close()
+            self._open = block["type"]
+            self._index += 1
+            yield {"type": "content_block_start", "index": self._index, "content_block": block}
+
+    def _add(self, kind: str, **what: str) -> Json:
+        delta = {"type": kind, **what}
+        return {"type": "content_block_delta", "index": self._index, "delta": delta}
 
 
 def _block(text: str) -> Json:
     return {"type": "text", "text": text, "citations": []}
 
 
+def _thought(text: str) -> Json:
+    """Nothing is signed: a thought that comes back is taken as it is."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
+
+
+def _use(id: str, name: str, input: Any) -> Json:
+    return {"type": "tool_use", "id": PREFIX_OF_CALLS + id, "name": name, "input": input}
+
+
 def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
     (answer,) = answers
-    blocks = [_block(answer.text)] if answer.text else []
+    is_shown = answer.reasoning and reply.call.shows_thoughts
+    blocks = [_thought(answer.reasoning)] if is_shown else []
+    blocks += [_block(answer.text)] if answer.text else []
+    inputs = [(call, _input(call)) for call in answer.calls]
+    blocks += [_use(call.id, call.name, input) for call, input in inputs if input is not None]
     return msgspec.json.encode(_message(reply, blocks, answer.end, _usage_at(answer.end)))
+
+
+def _input(call: ToolCall) -> Any:
+    """None: max_tokens cut it short, and half an input may look like a whole one."""
+    try:
+        return msgspec.json.decode(call.arguments)
+    except msgspec.DecodeError:
+        return None
 
 
 def _message(reply: Reply, blocks: list[Json], end: Finished | None, usage: Json) -> Json:
@@ -145,11 +203,16 @@ def _reason(reply: Reply, end: Finished) -> str:
     if end.reason == "length":
         is_whole = end.usage.completion_tokens == reply.call.params.max_tokens
         return "max_tokens" if is_whole else "model_context_window_exceeded"
+    if end.reason == "tool_calls":
+        return "tool_use"
     return "stop_sequence" if isinstance(end.stop, str) else "end_turn"
 
 
 def _usage_at(end: Finished) -> Json:
-    return _usage(end.usage.prompt_tokens, end.usage.cached_tokens, end.usage.completion_tokens)
+    usage = end.usage
+    thought = {"thinking_tokens": usage.reasoning_tokens} if usage.reasoning_tokens else None
+    told = _usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+    return told | {"output_tokens_details": thought}
 
 
 def _usage(prompt: int, cached: int = 0, said: int = 0) -> Json:

@@ -14,7 +14,8 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
-from octavo.server.calls import Answer, Call, Chat, Events, Reply, completed
+from octavo.server.calls import Answer, Call, Events, Reply, completed, says
+from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
@@ -27,7 +28,19 @@ from octavo.server.protocols._openai import (
     usage,
     wants_usage,
 )
-from octavo.types import MAX_LOGPROBS, Delta, Finished, Json, Message, TokenLogprob
+from octavo.server.protocols._openai_tools import (
+    CallBack,
+    Choice,
+    FunctionTool,
+    Reasoning,
+    deltas,
+    message,
+    read_calls,
+    read_thinking,
+    read_tools,
+)
+from octavo.server.tools import check_results
+from octavo.types import MAX_LOGPROBS, Chat, Delta, Finished, Json, Message, TokenLogprob
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
@@ -45,8 +58,9 @@ class BodyMessage(Struct):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     name: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[CallBack] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None  # of an answer that is sent back
     function_call: Any = None
     refusal: str | None = None
     audio: Any = None
@@ -58,9 +72,14 @@ class Body(Common, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    tools: list[FunctionTool] | None = None
+    tool_choice: str | Choice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    reasoning: Reasoning | None = None  # ours
+    response_format: Format | None = None
     # Accepted because they change no token.
     metadata: dict[str, str] | None = None
-    parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
@@ -72,12 +91,8 @@ class Body(Common, kw_only=True):
     modalities: Any = None
     moderation: Any = None
     prediction: Any = None
-    reasoning_effort: Any = None
-    response_format: Any = None
     service_tier: Any = None
     store: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -90,12 +105,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "moderation": (),
     "prediction": (),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -103,9 +114,14 @@ NEUTRAL_IN_MESSAGES: dict[str, tuple[Any, ...]] = {
     "name": (),
     "tool_calls": ([],),
     "tool_call_id": (),
+    "reasoning_content": ("",),
     "function_call": (),
     "refusal": ("",),
     "audio": (),
+}
+SERVED_IN_MESSAGES = {  # by role
+    "assistant": {"tool_calls", "reasoning_content"},
+    "tool": {"tool_call_id", "name"},  # the call's id names the tool
 }
 
 
@@ -118,18 +134,33 @@ def parse(raw: bytes) -> Call:
         max_tokens=_max_tokens(body),
         logprobs=_logprobs(body),
         prompt_logprobs=body.prompt_logprobs,
+        schema=schema_of(body.response_format, "response_format"),
     )
     return Call(
         model=body.model,
-        prompts=(Chat(read_messages(body.messages)),),
+        prompts=(_chat(body),),
         params=params,
         n=body.n or 1,
         priority=body.priority or 0,
         timeout=body.timeout,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
+        names=_names(body),
         ignored=ignored,
     )
+
+
+def _chat(body: Body) -> Chat:
+    tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls)
+    thinking = read_thinking(body.reasoning, body.reasoning_effort)
+    return Chat(read_messages(body.messages), tools, thinking)
+
+
+def _names(body: Body) -> dict[str, str]:
+    given = body.response_format
+    if given is None or given.type == "text":
+        return {}
+    return {"schema": schema_field(given, "response_format")}
 
 
 def _max_tokens(body: Body) -> int | None:
@@ -149,18 +180,29 @@ def _logprobs(body: Body) -> int | None:
 
 def read_messages(messages: Sequence[BodyMessage]) -> tuple[Message, ...]:
     """Raises BadRequest for what no template is given yet."""
-    return tuple(_message(place, message) for place, message in enumerate(messages))
+    read = [_message(place, message) for place, message in enumerate(messages)]
+    check_results((f"messages[{i}].tool_call_id", message) for i, message in enumerate(read))
+    return tuple(read)
 
 
 def _message(place: int, message: BodyMessage) -> Message:
     where = f"messages[{place}]."
-    if message.role in ("tool", "function"):
-        raise BadRequest(f"{message.role!r} is not served yet, leave it out", where + "role")
-    refuse_unserved(message, NEUTRAL_IN_MESSAGES, where)
+    if message.role == "function":
+        raise BadRequest("'function' is not served, give 'tool'", where + "role")
+    served = SERVED_IN_MESSAGES.get(message.role, set())
+    neutral = {name: NEUTRAL_IN_MESSAGES[name] for name in NEUTRAL_IN_MESSAGES.keys() - served}
+    refuse_unserved(message, neutral, where)
     if message.content is None and message.role != "assistant":
         raise BadRequest("null, give text", where + "content")
-    role = "system" if message.role == "developer" else message.role  # templates know no other
-    return Message(role, _text(message.content, where))
+    if message.tool_call_id is None and message.role == "tool":
+        raise BadRequest("it is required", where + "tool_call_id")
+    return Message(
+        "system" if message.role == "developer" else message.role,  # templates know no other
+        _text(message.content, where),
+        reasoning=message.reasoning_content or "",
+        tool_calls=read_calls(message.tool_calls, where + "tool_calls"),
+        tool_call_id=message.tool_call_id,
+    )
 
 
 def _text(content: str | list[Part] | None, where: str) -> str:
@@ -189,8 +231,10 @@ async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent
     ends: dict[int, Finished] = {}
     async for index, event in events:
         match event:
-            case Delta(text=text, logprobs=logprobs) if text or logprobs:
-                yield frame(common | _delta(reply, index, {"content": text}, logprobs))
+            case Delta(logprobs=logprobs) if says(event) or logprobs:
+                for said in deltas(event):
+                    yield frame(common | _delta(reply, index, said, logprobs))
+                    logprobs = ()  # once
             case Finished():
                 ends[index] = completed(event)
                 yield frame(common | _last_delta(index, event))
@@ -199,9 +243,9 @@ async def _chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent
         yield frame(common | last)
 
 
-def _delta(reply: Reply, index: int, delta: Json, logprobs: Sequence[TokenLogprob] = ()) -> Json:
+def _delta(reply: Reply, index: int, said: Json, logprobs: Sequence[TokenLogprob] = ()) -> Json:
     spelled = chat_logprobs(logprobs, reply.tokenizer) if logprobs else None
-    choice = {"index": index, "delta": delta, "logprobs": spelled, "finish_reason": None}
+    choice = {"index": index, "delta": said, "logprobs": spelled, "finish_reason": None}
     return {"choices": [choice]}
 
 
@@ -226,7 +270,7 @@ def _choice(reply: Reply, index: int, answer: Answer) -> Json:
     asked = reply.call.params.logprobs is not None
     return {
         "index": index,
-        "message": {"role": "assistant", "content": answer.text, "refusal": None},
+        "message": message(answer),
         "logprobs": chat_logprobs(answer.logprobs, reply.tokenizer) if asked else None,
         "finish_reason": answer.end.reason,
         "seed": answer.end.seed,

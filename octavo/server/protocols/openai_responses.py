@@ -14,11 +14,11 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
-from octavo.server.calls import Answer, Call, Chat, Events, Reply, Thread
+from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._openai import Sampled, problem, sampling
 from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
 from octavo.server.protocols._openai_response import Script, ended
-from octavo.types import MAX_LOGPROBS, Json
+from octavo.types import MAX_LOGPROBS, Chat, Json
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 

@@ -1,0 +1,201 @@
+"""The arguments of a call as a grammar: a JSON Schema in the notation of a dialect.
+
+JSON itself is llguidance's, and so is every value that Python's keywords have. Gemma's notation is
+written here, as far as it has words for a schema; what it has none for is refused by name and path.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from octavo.engine.notations import Notation
+from octavo.errors import BadRequest
+from octavo.grammar.fronts.json_schema import enforceable
+from octavo.types import Json, Tool
+
+_SAYS_NOTHING = frozenset(
+    {"title", "description", "default", "examples", "deprecated", "$schema", "$id", "$comment"}
+    | {"$defs", "definitions", "readOnly", "writeOnly"}
+)
+_OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"})
+_OPENS = frozenset(  # keywords by which there may be, or must be, other properties
+    {"additionalProperties", "patternProperties", "minProperties"}
+    | {"allOf", "anyOf", "oneOf", "$ref"}
+)
+_ENDS_BARE = frozenset(" \t\r\n,:=()[]{}<>\"'")
+
+Value: TypeAlias = Callable[[Any, str], str]  # (schema, path) -> a Lark expression
+
+
+def opening(notation: Notation) -> str:
+    """The bracket that is not of a rule's rest."""
+    return notation.brackets[0] if notation.bare_names else ""
+
+
+def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> Iterable[str]:
+    """`rule`, and `rule`_rest, which is what follows the opening bracket. `quote`: the notation's,
+    as Lark has it. Raises BadRequest."""
+    _json(tool.parameters, tool.field)  # or what follows would have to look for nonsense
+    yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
+    if not notation.bare_names:
+        yield f"{rule}_rest: {_json(_closed(tool.parameters), tool.field)}"
+        return
+    writer = _Writer(rule, tool, notation, quote)
+    value = writer.gemma if notation.bare_keys else writer.python
+    body = writer.pairs(tool.parameters, tool.field, value, ends_name=notation.ends_name)
+    yield f"{rule}_rest: {body} {json.dumps(notation.brackets[1])}"
+    yield from writer.rules
+
+
+def _closed(schema: Json) -> Json:
+    """Who lists properties and says nothing of others expects none: so small models invent none."""
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or schema.keys() & _OPENS:
+        return schema
+    if not set(schema.get("required", ())) <= properties.keys():
+        return schema
+    return schema | {"additionalProperties": False}
+
+
+def _json(schema: Any, field: str) -> str:
+    return _checked(json.dumps(schema), field)
+
+
+@lru_cache(4096)
+def _checked(schema: str, field: str) -> str:
+    """A client sends the same tools with every turn."""
+    return "%json " + json.dumps(enforceable(json.loads(schema), field))
+
+
+class _Writer:
+    def __init__(self, rule: str, tool: Tool, notation: Notation, quote: str) -> None:
+        self._rule, self._root, self._where = rule, tool.parameters, tool.field
+        self._notation, self._quote = notation, quote
+        self._named: dict[str, str] = {}  # what a $ref points to -> its rule
+        self.rules: list[str] = []
+
+    def pairs(self, schema: Json, path: str, value: Value, *, ends_name: str) -> str:
+        """The properties in their order, those that are not required perhaps; no others."""
+        _refuse_others(schema, _OF_OBJECTS, path)
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        required = set(schema.get("required", ()))
+        if missing := required - properties.keys():
+            raise _unspeakable(f"{path}.required", f"{min(missing)!r} is none of the properties")
+        pairs = []
+        for name, inner in properties.items():
+            where = f"{path}.properties.{name}"
+            if not name or _ENDS_BARE & set(name):
+                raise _unspeakable(where, "the name cannot be written without quotes")
+            pair = f"{json.dumps(name + ends_name)} {value(inner, where)}"
+            pairs.append((self._add(pair), name in required))
+        return self._in_order(pairs)
+
+    def _in_order(self, pairs: Sequence[tuple[str, bool]]) -> str:
+        """Rules from the last pair to the first, of what may follow: `begun` after another pair."""
+        comma = json.dumps("," + self._notation.space)
+        begun = fresh = '""'
+        for pair, is_required in reversed(pairs):
+            more = f"{comma} {pair} {begun}"
+            first = f"{pair} {begun}"
+            fresh = self._add(first if is_required else f"{first} | {fresh}")
+            begun = self._add(more if is_required else f"{more} | {begun}")
+        return fresh
+
+    def _add(self, body: str) -> str:
+        name = f"{self._rule}_{len(self.rules)}"
+        self.rules.append(f"{name}: {body}")
+        return name
+
+    def python(self, schema: Any, path: str) -> str:
+        """JSON but for True, False and None; within lists and objects these are JSON's, too."""
+        if isinstance(schema, dict):
+            said = schema.keys() - _SAYS_NOTHING
+            if said == {"anyOf"}:
+                options = enumerate(schema["anyOf"])
+                return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
+            if said == {"type"} and schema["type"] in ("boolean", "null"):
+                return '"None"' if schema["type"] == "null" else '("True" | "False")'
+            if "$ref" in schema and not str(schema["$ref"]).startswith(
+                ("#/$defs/", "#/definitions/")
+            ):
+                raise _unspeakable(f"{path}.$ref", "only what is in $defs can be pointed to")
+            shared = {
+                name: self._root[name] for name in ("$defs", "definitions") if name in self._root
+            }
+            schema = shared | schema
+        return _json(schema, path)
+
+    def gemma(self, schema: Any, path: str) -> str:
+        if not isinstance(schema, dict):
+            raise _unspeakable(path, f"{json.dumps(schema)} says nothing of a type")
+        if "$ref" in schema:
+            return self._pointed_to(schema, path)
+        if "anyOf" in schema:
+            _refuse_others(schema, {"anyOf"}, path)
+            options = enumerate(schema["anyOf"])
+            return self._either(self.gemma(inner, f"{path}.anyOf[{i}]") for i, inner in options)
+        if "enum" in schema or "const" in schema:
+            _refuse_others(schema, {"enum", "const", "type"}, path)
+            values = schema.get("enum", [schema.get("const")])
+            return self._either(map(self._literal, values))
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kinds = ({**schema, "type": one} for one in kind)
+            return self._either(self.gemma(one, path) for one in kinds)
+        return self._of_type(kind, schema, path)
+
+    def _of_type(self, kind: Any, schema: Json, path: str) -> str:
+        match kind:
+            case "object":
+                pairs = self.pairs(schema, path, self.gemma, ends_name=":")
+                return f'"{{" {pairs} "}}"'
+            case "array":
+                return self._array(schema, path)
+            case "string":
+                _refuse_others(schema, {"type", "minLength", "maxLength"}, path)
+                least, most = schema.get("minLength", 0), schema.get("maxLength", "")
+                return f"{self._quote} /(?s:[^<]){{{least},{most}}}/ {self._quote}"
+            case "number" | "integer" | "boolean" | "null":
+                return _json(schema, path)
+        raise _unspeakable(path, "give it a type")
+
+    def _array(self, schema: Json, path: str) -> str:
+        _refuse_others(schema, {"type", "items", "minItems", "maxItems"}, path)
+        item = self._add(self.gemma(schema.get("items", {}), f"{path}.items"))
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        if most == 0:
+            return '"[]"'
+        more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        items = f"{item} {more}" if least else f"({item} {more})?"
+        return f'"[" {items} "]"'
+
+    def _pointed_to(self, schema: Json, path: str) -> str:
+        _refuse_others(schema, {"$ref"}, path)
+        ref = str(schema["$ref"])
+        if ref not in self._named:
+            _, _, name = ref.rpartition("/")
+            shared = self._root.get("$defs", {}) | self._root.get("definitions", {})
+            if ref not in (f"#/$defs/{name}", f"#/definitions/{name}") or name not in shared:
+                raise _unspeakable(f"{path}.$ref", "only what is in $defs can be pointed to")
+            place = self._named[ref] = f"{self._rule}_ref_{len(self._named)}"
+            self.rules.append(f"{place}: {self.gemma(shared[name], f'{self._where}.$defs.{name}')}")
+        return self._named[ref]
+
+    def _literal(self, value: Any) -> str:
+        if isinstance(value, str):
+            return f"{self._quote} {json.dumps(value) if value else ''} {self._quote}"
+        return json.dumps(self._notation.value(value))
+
+    def _either(self, options: Iterable[str]) -> str:
+        return "(" + " | ".join(options) + ")"
+
+
+def _refuse_others(schema: Json, known: Iterable[str], path: str) -> None:
+    for keyword in schema.keys() - _SAYS_NOTHING - set(known):
+        problem = "the model's way of writing arguments cannot be held to it, leave it out"
+        raise _unspeakable(f"{path}.{keyword}", problem)
+
+
+def _unspeakable(path: str, problem: str) -> BadRequest:
+    return BadRequest(problem, path)

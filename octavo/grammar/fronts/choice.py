@@ -1,0 +1,19 @@
+"""One of several texts, as a JSON list of them."""
+
+import json
+
+from llguidance import LLMatcher
+
+from octavo.errors import BadRequest
+from octavo.grammar.fronts._checked import checked
+
+FIELD = "choice"
+EXAMPLE = ('["red", "green"]', "green", "gre")
+
+
+def read(text: str) -> str:
+    texts = json.loads(text)
+    if not texts or not all(isinstance(one, str) and one for one in texts):
+        raise BadRequest("give at least one text, and none that is empty", FIELD)
+    literals = " | ".join(json.dumps(one, ensure_ascii=False) for one in texts)
+    return checked(LLMatcher.grammar_from_lark(f"start: {literals}"), FIELD)

@@ -1,0 +1,17 @@
+"""A context-free grammar in llama.cpp's GBNF, which begins at `root`."""
+
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from octavo.errors import BadRequest
+from octavo.grammar.fronts import lark
+
+FIELD = "grammar"
+EXAMPLE = ('root ::= "x" word+\nword ::= " " [a-z]+', "x one two", "x 1")
+
+
+def read(text: str) -> str:
+    try:
+        translated = gbnf_to_lark(text)
+    except Exception as error:  # it raises bare Exceptions, too
+        raise BadRequest(f"not GBNF: {error}", FIELD) from None
+    return lark.read(translated)

@@ -1,0 +1,94 @@
+"""JSON Schema, draft 2020-12 as far as llguidance enforces it; the rest is refused by name.
+
+    schema ──_keywords.py, one by one──▶ schema of what is enforced ──llguidance──▶ grammar
+
+Answers are written on one line, `{"a": 1, "b": [2, 3]}`, properties in the schema's order: no
+white space is left to choose, so none can be endless. Strings escape what they must and nothing
+else, so that no key has two spellings, of which a pattern, or the exclusion of the keys that have
+a schema of their own, would see but one.
+"""
+
+import json
+from typing import Any, Final
+
+from llguidance import LLMatcher
+
+from octavo.errors import BadRequest
+from octavo.grammar.fronts._checked import problem_of
+from octavo.grammar.fronts._keywords import Reader, subschemas
+from octavo.types import Json
+
+FIELD = "schema"
+EXAMPLE = (
+    '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}',
+    '{"a": 12, "b": "x"}',
+    '{"b": 12}',
+)
+
+OPTIONS: Final = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": '"\\bfnrt',
+    "coerce_one_of": False,
+    "lenient": False,
+}
+
+OF_ONE = (
+    "it is enforced only where types, or a required property of listed texts, tell its schemas "
+    "apart: give anyOf"
+)
+
+
+def read(text: str) -> str:
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"not JSON: {error}", FIELD) from None
+    return LLMatcher.grammar_from_json_schema(json.dumps(enforceable(schema, FIELD)))
+
+
+def enforceable(schema: Any, field: str) -> Json:
+    """The schema as llguidance is to read it. Raises BadRequest that names the keyword and where
+    it stands, from `$` on."""
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise BadRequest("a schema is an object or true", field)
+    try:
+        kept: Json = Reader(schema, field).read(schema) | {"x-guidance": OPTIONS}
+    except RecursionError:
+        raise BadRequest("it is nested too deeply", field) from None
+    if problem := _problem(kept):
+        place = _blamed(kept, problem)
+        raise BadRequest(place + OF_ONE if "coerce_one_of" in problem else place + problem, field)
+    return kept
+
+
+def _problem(schema: Json) -> str | None:
+    text = json.dumps(schema | {"x-guidance": OPTIONS})
+    return problem_of(LLMatcher.grammar_from_json_schema(text))
+
+
+def _blamed(schema: Json, problem: str) -> str:
+    """The deepest place that has the same problem by itself, and the keyword without which it has
+    none."""
+    shared: Json = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    path, here = "$", schema
+    while (inner := _worst(here, shared, problem)) is not None:
+        path, here = path + inner[0], inner[1]
+    for keyword in sorted(
+        here, key=lambda word: f"'{word}'" not in problem and word not in problem
+    ):
+        rest = {name: value for name, value in here.items() if name != keyword}
+        if keyword not in shared and _problem(shared | rest) != problem:
+            return f"{keyword!r} at {path}: "
+    return f"{path}: "
+
+
+def _worst(schema: Json, shared: Json, problem: str) -> tuple[str, Json] | None:
+    parts = sorted(subschemas(schema), key=lambda part: not part[0].startswith((".$defs", ".def")))
+    for step, part in parts:  # first what others refer to
+        if isinstance(part, dict) and _problem(shared | part) == problem:
+            return step, part
+    return None

@@ -1,0 +1,208 @@
+"""Grammars over a model's tokens: which token may come next, and which must.
+
+    Grammar ──fronts/──▶ llguidance's form ──compile──▶ Compiled ──matcher──▶ Matcher, one an answer
+
+Owns the model's vocabulary as llguidance has it and the grammars that are kept compiled. Knows no
+sequence and no logits. Compiling lets other threads run, and is bounded (fronts/_checked.py); how
+many compile at once is bounded here.
+"""
+
+from collections import OrderedDict
+from functools import lru_cache
+from threading import BoundedSemaphore, Lock
+from types import ModuleType
+from weakref import WeakValueDictionary
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from octavo.errors import BadRequest, StepFailed
+from octavo.grammar.fronts._checked import LIMITS, sentence
+from octavo.loader.tokenizer import Tokenizer
+from octavo.registry import entry
+from octavo.types import Grammar, Ints
+
+MOST_CHARACTERS = 1 << 20  # of a grammar's text
+KEPT = 32  # grammars, compiled, beyond those in use
+NO_ANSWER = "no answer fits it"
+WORD = 32  # tokens of a word of a mask
+
+
+class Grammars:
+    """Threads may share one."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        """`vocab_size` counts logits; ids beyond the tokenizer's are never allowed."""
+        self._tokenizer, self._size = tokenizer, vocab_size
+        self._vocabulary: LLTokenizer | None = None
+        self._lock = Lock()  # of what follows
+        self._recent = OrderedDict[Grammar, Compiled | BadRequest]()
+        self._in_use = WeakValueDictionary[Grammar, Compiled]()
+        self._compiling = BoundedSemaphore(1)  # of the CPUs, the engine needs the others
+
+    def prepare(self) -> None:
+        """Hands the vocabulary to llguidance, which takes 2 s for 262,144 tokens and keeps all
+        other threads waiting. The first `compile` does it otherwise."""
+        with self._compiling:
+            self._prepared()
+
+    def _prepared(self) -> LLTokenizer:
+        if self._vocabulary is None:
+            ends = sorted(self._tokenizer.eos_ids) or [self._size]  # llguidance wants one
+            size = max(self._size, ends[-1] + 1)
+            asked = TokenizerWrapper(_Vocabulary(self._tokenizer, size, ends))
+            self._vocabulary = LLTokenizer(asked, n_vocab=size, eos_token=ends)
+        return self._vocabulary
+
+    def compile(self, grammar: Grammar) -> "Compiled":
+        """Any thread; the same grammar is compiled once while it is kept, or in use. Raises
+        BadRequest, remembered likewise."""
+        if len(grammar.text) > MOST_CHARACTERS:
+            problem = f"{len(grammar.text)} characters are more than {MOST_CHARACTERS}"
+            raise BadRequest(problem, _front(grammar).FIELD)
+        if (known := self._known(grammar)) is None:
+            with self._compiling:
+                known = self._known(grammar) or self._keep(grammar, self._compiled(grammar))
+        if isinstance(known, BadRequest):
+            raise BadRequest(known.problem, known.field)
+        return known
+
+    def _known(self, grammar: Grammar) -> "Compiled | BadRequest | None":
+        with self._lock:
+            if grammar in self._recent:
+                self._recent.move_to_end(grammar)
+                return self._recent[grammar]
+            return self._in_use.get(grammar)
+
+    def _keep(self, grammar: Grammar, made: "Compiled | BadRequest") -> "Compiled | BadRequest":
+        with self._lock:
+            self._recent[grammar] = made
+            if isinstance(made, Compiled):
+                self._in_use[grammar] = made
+            if len(self._recent) > KEPT:
+                self._recent.popitem(last=False)
+        return made
+
+    def _compiled(self, grammar: Grammar) -> "Compiled | BadRequest":
+        front = _front(grammar)
+        try:
+            text = front.read(grammar.text)
+        except BadRequest as error:
+            return error
+        prototype = LLMatcher(self._prepared(), text, log_level=0, limits=LIMITS)
+        compiled = Compiled(prototype, self._prepared())
+        if (problem := compiled.problem()) is not None:
+            return BadRequest(problem, front.FIELD)
+        return compiled
+
+
+def _front(grammar: Grammar) -> ModuleType:
+    return entry("octavo.grammar.fronts", grammar.kind)
+
+
+class Compiled:
+    """A grammar, ready to be followed by any number of answers."""
+
+    def __init__(self, prototype: LLMatcher, vocabulary: LLTokenizer) -> None:
+        self._prototype = prototype
+        self._ends = np.zeros(-(-vocabulary.vocab_size // WORD), np.uint32)
+        for token_id in vocabulary.eos_tokens:
+            self._ends[token_id // WORD] |= np.uint32(1 << token_id % WORD)
+
+    def matcher(self) -> "Matcher":
+        """At the beginning of an answer."""
+        return Matcher(self._prototype.deep_copy(), self._ends)
+
+    def problem(self) -> str | None:
+        """Why no answer can be begun, in one sentence."""
+        matcher = self.matcher()
+        try:
+            for token_id in matcher.forced():
+                matcher.consume(token_id)
+            return None if matcher.mask().any() else NO_ANSWER
+        except StepFailed as error:
+            return str(error)
+
+
+class Matcher:
+    """Follows one answer, token by token. One thread at a time."""
+
+    def __init__(self, matcher: LLMatcher, ends: Ints) -> None:
+        """`ends` is the mask of the tokens that end a turn."""
+        self._matcher, self._ends = matcher, ends
+        self._mask = np.zeros_like(ends)
+
+    def mask(self, *, keeps_eos: bool = True) -> Ints:
+        """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
+        `keeps_eos` those that end a turn are not, unless nothing else may come. The same array each
+        time. Raises StepFailed where that costs more than it may."""
+        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        self._check()
+        if not keeps_eos and (rest := self._mask & ~self._ends).any():
+            self._mask[:] = rest
+        return self._mask
+
+    def consume(self, token_id: int) -> None:
+        """`token_id` is one of those allowed. Raises StepFailed."""
+        self._matcher.consume_token(token_id)
+        self._check()
+
+    def forced(self) -> list[int]:
+        """The tokens of the text that must come next, as far as it is sure how they are cut: the
+        last may be one with what follows. Not consumed."""
+        return [] if self.is_complete else self._matcher.compute_ff_tokens()
+
+    @property
+    def is_complete(self) -> bool:
+        """Nothing can follow."""
+        return self._matcher.is_stopped()
+
+    @property
+    def may_end(self) -> bool:
+        """What was consumed is a whole answer."""
+        return self._matcher.is_accepting()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            cause = sentence(self._matcher.get_error())
+            if "NoExtension" in cause:
+                raise StepFailed(NO_ANSWER)
+            raise StepFailed(f"the grammar cannot be followed within its limits: {cause}")
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, size: int, ends: list[int]) -> None:
+        known = range(min(size, tokenizer.vocab_size))
+        self._tokenizer = tokenizer
+        self.tokens = [tokenizer.token_bytes(i, special=True) for i in known]
+        self.tokens += [b""] * (size - len(known))
+        self.special_token_ids = sorted(i for i in tokenizer.control_ids if i < size)
+        self.special_token_ids += [i for i in ends if i >= len(known)]
+        self.eos_token_id, self.bos_token_id = ends[0], tokenizer.bos_id
+        control = set(self.special_token_ids)
+        self._by_bytes = {token: i for i, token in enumerate(self.tokens) if i not in control}
+        self._longest = max(map(len, self._by_bytes))
+        self._ids = lru_cache(4096)(self._encoded)  # keys come again with every object
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(self._ids(text if isinstance(text, bytes) else text.encode()))
+
+    def _encoded(self, spelled: bytes) -> tuple[int, ...]:
+        """Some vocabularies change a text as they cut it, or leave out bytes they cannot spell."""
+        ids = self._tokenizer.encode_within(spelled.decode())
+        same = b"".join(self.tokens[i] for i in ids) == spelled
+        return tuple(ids if same else self._longest_first(spelled))
+
+    def _longest_first(self, spelled: bytes) -> list[int]:
+        """As far as there are tokens for it."""
+        ids: list[int] = []
+        while spelled:
+            cuts = (spelled[:size] for size in range(self._longest, 0, -1))
+            token_id = next((self._by_bytes[cut] for cut in cuts if cut in self._by_bytes), None)
+            if token_id is None:
+                break
+            ids.append(token_id)
+            spelled = spelled[len(self.tokens[token_id]) :]
+        return ids

@@ -1,0 +1,49 @@
+"""What an answer must be, in OpenAI's words: the value of `response_format`, and of `text.format`
+in Responses, which names the same things one level higher.
+
+Knows what is asked; whether a schema can be held to is the engine's to say.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from octavo.errors import BadRequest
+from octavo.types import Json
+
+ANY_OBJECT: Json = {"type": "object"}
+
+
+class JsonSchema(Struct):
+    schema: dict[str, Any] | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None  # it is held to either way
+
+
+class Format(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class FlatFormat(JsonSchema, kw_only=True):
+    """As Responses have it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+
+
+def schema_of(given: Format | FlatFormat | None, field: str) -> Json | None:
+    """None: any text will do. Raises BadRequest."""
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return ANY_OBJECT
+    where = given.json_schema if isinstance(given, Format) else given
+    if where is None or where.schema is None:
+        raise BadRequest("it is required", schema_field(given, field))
+    return where.schema
+
+
+def schema_field(given: Format | FlatFormat, field: str) -> str:
+    """Where the schema stands."""
+    return f"{field}.json_schema.schema" if isinstance(given, Format) else f"{field}.schema"

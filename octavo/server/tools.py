@@ -1,0 +1,95 @@
+"""What all protocols say alike of tools: definitions, the choice among them, calls come back.
+
+Knows no protocol's spelling: whoever reads one says where things stand in it, for the errors.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from octavo.errors import BadRequest
+from octavo.types import Json, Message, Tool, ToolCall, Tools
+
+MAX_TOOLS = 1024
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_NO_ARGUMENTS: Json = {"type": "object", "properties": {}, "additionalProperties": False}
+
+Mode = Literal["auto", "none", "required"]
+
+
+def tool(name: str, description: str | None, parameters: Any, *, where: str, schema: str) -> Tool:
+    """`where` the definition stands, and the name of its field that is the schema. Raises
+    BadRequest."""
+    if not _NAME.fullmatch(name):
+        problem = f"{name[:80]!r} is not 1 to 128 letters, digits, '_', '-' and '.'"
+        raise BadRequest(problem, f"{where}.name")
+    field = f"{where}.{schema}"
+    if parameters is None:
+        parameters = _NO_ARGUMENTS
+    if not isinstance(parameters, dict):
+        raise BadRequest("it is no JSON Schema, give an object", field)
+    kind = parameters.get("type", "object")
+    if kind != "object":
+        problem = f"arguments are an object, not {msgspec.json.encode(kind).decode()[:80]}"
+        raise BadRequest(problem, f"{field}.type")
+    return Tool(name, description, {"type": "object", **parameters}, field)
+
+
+def offered(
+    tools: Sequence[Tool],
+    mode: Mode,
+    names: Sequence[str] | None,
+    *,
+    is_parallel: bool,
+    field: str,
+) -> Tools | None:
+    """What a model is told of, and may or must call: all, or those of these `names`. None: nothing.
+    `field` is where the choice stands. Raises BadRequest."""
+    known = _by_name(tools)
+    for name in names or ():
+        if name not in known:
+            raise BadRequest(f"there is no tool {name[:80]!r}, give one of tools", field)
+    if not tools:
+        if mode == "required":
+            raise BadRequest("there are no tools to call, give some", field)
+        return None
+    if mode == "none":
+        return None
+    callable = tuple(dict.fromkeys(known if names is None else names))
+    if not callable:
+        raise BadRequest("no tool may be called, give the names of some", field)
+    return Tools(tuple(tools), callable, mode == "required", is_parallel)
+
+
+def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
+    if len(tools) > MAX_TOOLS:
+        raise BadRequest(f"{len(tools)} are more than {MAX_TOOLS}", "tools")
+    known: dict[str, Tool] = {}
+    for tool in tools:
+        if tool.name in known:
+            raise BadRequest(f"two are called {tool.name!r}, give each a name of its own", "tools")
+        known[tool.name] = tool
+    return known
+
+
+def called(id: str, name: str, arguments: str, *, field: str) -> ToolCall:
+    """A call that comes back, arguments as text. Raises BadRequest where they are no object."""
+    try:
+        is_object = isinstance(msgspec.json.decode(arguments or "{}"), dict)
+    except (msgspec.DecodeError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise BadRequest("it is not the JSON text of an object", field)
+    return ToolCall(id, name, arguments or "{}")
+
+
+def check_results(messages: Iterable[tuple[str, Message]]) -> None:
+    """(where it stands, message). Raises BadRequest for the result of a call nobody made."""
+    made: set[str] = set()
+    for where, message in messages:
+        made.update(call.id for call in message.tool_calls)
+        if message.tool_call_id is not None and message.tool_call_id not in made:
+            problem = f"no message before it calls a tool as {message.tool_call_id[:80]!r}"
+            raise BadRequest(problem, where)

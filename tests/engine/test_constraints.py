@@ -1,0 +1,207 @@
+"""Answers under a grammar: the same with forced text as with masks alone, whole or said to be cut,
+and at nobody else's cost."""
+
+import json
+import threading
+from typing import Literal
+
+import pytest
+from engines import answer, asked, end, engine_over, logprobs, run, text, tokens
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemas import is_valid, schemas
+
+from octavo import LLM, BadRequest, StepFailed
+from octavo.grammar.matcher import Matcher
+from octavo.types import Delta, Finished, SamplingParams
+
+RECORD = {
+    "type": "object",
+    "properties": {
+        "the_name_of_the_thing": {"type": "string", "maxLength": 8},
+        "and_then_its_kind": {"enum": ["one of these", "one of those"]},
+    },
+    "required": ["the_name_of_the_thing", "and_then_its_kind"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(params=["llama", "gemma"])
+def loaded(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("temperature", [0, 1, 3])
+@pytest.mark.parametrize(
+    "constraint", [{"schema": RECORD}, {"regex": "(forced text ){3}[a-z]{4}!"}]
+)
+def test_forced_text_is_what_masks_alone_give(loaded, constraint, temperature):
+    wanted = constraint | {"max_tokens": 200, "temperature": temperature, "seed": 5}
+    engine = engine_over(loaded)
+    forced = answer(engine, **wanted)
+    scored = answer(engine, **wanted, logprobs=2)
+    engine.constraints.forces_text = False
+    masked = answer(engine, **wanted)
+    for other in (scored, masked):
+        assert tokens(other) == tokens(forced)
+        assert text(other) == text(forced)
+        assert end(other).usage.completion_tokens == end(forced).usage.completion_tokens
+    steps = [sum(isinstance(event, Delta) for event in events) for events in (forced, masked)]
+    assert steps[1] == len(tokens(masked)) > 1.4 * steps[0]
+    assert len(logprobs(scored)) == len(tokens(scored))
+
+
+def test_an_answer_ends_where_its_grammar_does(loaded):
+    events = answer(engine_over(loaded), schema=RECORD, max_tokens=200)
+    assert end(events).reason == "stop"
+    assert end(events).stop is None
+    assert is_valid(text(events), RECORD)
+    assert end(events).usage.completion_tokens == len(tokens(events))
+
+
+def test_a_grammar_that_ends_with_the_last_token_is_whole(loaded):
+    engine, wanted = engine_over(loaded), {"choice": ("a long one", "a long two"), "seed": 1}
+    whole = answer(engine, **wanted, max_tokens=50)
+    count = len(tokens(whole))
+    assert end(answer(engine, **wanted, max_tokens=count)).reason == "stop"
+    cut = answer(engine, **wanted, max_tokens=count - 1)
+    assert end(cut).reason == "length"
+    assert tokens(cut) == tokens(whole)[:-1]
+
+
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_forced_text_may_be_cut_anywhere(loaded, limit):
+    engine = engine_over(loaded)
+    whole = answer(engine, schema=RECORD, max_tokens=200, seed=1)
+    cut = answer(engine, schema=RECORD, max_tokens=limit, seed=1)
+    assert tokens(cut) == tokens(whole)[:limit]
+    assert end(cut).reason == "length"
+    assert end(cut).usage.completion_tokens == limit
+
+
+def test_a_stop_string_may_end_in_forced_text(loaded):
+    events = answer(engine_over(loaded), schema=RECORD, stop=("e_of_the",), max_tokens=200)
+    assert text(events) == '{"the_nam'
+    assert end(events).stop == "e_of_the"
+    assert end(events).usage.completion_tokens == len(tokens(events)) < 20
+
+
+def test_a_full_context_ends_in_forced_text(loaded):
+    prompt = [5 + i % 200 for i in range(150)]
+    events = answer(engine_over(loaded, max_context=160), prompt=prompt, schema=RECORD)
+    assert end(events).reason == "length"
+
+
+def test_the_model_may_end_its_turn_where_the_grammar_may_end(loaded):
+    engine = engine_over(loaded)
+    (eos, *_) = loaded.tokenizer.eos_ids
+    wanted = {"regex": "a+", "logit_bias": {eos: 100}, "max_tokens": 30, "temperature": 0}
+    events = answer(engine, **wanted, ignore_eos=False)
+    assert text(events) == "a"
+    assert end(events).reason == "stop"
+    events = answer(engine, **wanted)
+    assert end(events).reason == "length"
+    assert set(text(events)) == {"a"}
+    events = answer(engine, **wanted | {"regex": "aaa?"})
+    assert text(events) == "aaa"
+    assert end(events).reason == "stop"
+
+
+def test_parsed_is_absent_rather_than_wrong(llama_path):
+    with LLM(llama_path, memory=64 << 20) as llm:
+        whole = llm.generate("x", SamplingParams(schema=RECORD, max_tokens=200, seed=1))
+        assert whole.parsed == json.loads(whole.text)
+        cut = llm.generate("x", SamplingParams(schema=RECORD, max_tokens=12, seed=1))
+        assert (cut.parsed, cut.finish_reason) == (None, "length")
+        stopped = llm.generate("x", SamplingParams(schema={"const": "ab"}, stop=("b",)))
+        assert (stopped.parsed, stopped.finish_reason) == (None, "stop")
+        assert llm.generate("x", SamplingParams(regex="12", seed=1)).parsed is None
+
+
+def test_a_pydantic_model_is_a_schema(llama_path):
+    from pydantic import BaseModel
+
+    class Point(BaseModel, extra="forbid"):
+        across: Literal[12, 345]
+        is_far: bool
+
+    with LLM(llama_path, memory=64 << 20) as llm:
+        said = llm.generate("x", SamplingParams(schema=Point, max_tokens=60, seed=1))
+        assert list(Point.model_validate(said.parsed).model_dump()) == ["across", "is_far"]
+
+
+def test_what_cannot_be_held_to_is_refused_before_it_is_queued(loaded):
+    engine = engine_over(loaded)
+    with pytest.raises(BadRequest, match="'not' at"):
+        engine.add(asked(schema={"items": {"not": {}}}))
+    assert not engine.has_work
+
+
+def failing(matcher, *, keeps_eos=True):
+    raise StepFailed("the grammar cannot be followed within its limits: too much")
+
+
+def test_a_grammar_that_fails_ends_its_own_answer_only(loaded, monkeypatch):
+    engine = engine_over(loaded)
+    alone = tokens(answer(engine, "b", max_tokens=20, seed=1))
+    kept = engine.compile(SamplingParams(regex="a+"))
+    monkeypatch.setattr(Matcher, "mask", failing)
+    told = run(engine, asked("a", regex="a+"), asked("b", max_tokens=20, seed=1))
+    assert kept is engine.compile(SamplingParams(regex="a+"))
+    assert end(told["a"]).reason == "error"
+    assert "within its limits" in end(told["a"]).error
+    assert tokens(told["b"]) == alone
+
+
+CROWD = [
+    asked("slow", regex="[a-z]{9}", seed=1),
+    asked("plain", max_tokens=30, seed=2),
+    asked("quick", regex="[0-9]{30}", max_tokens=30, seed=3),
+]
+
+
+def test_nobody_waits_for_a_grammar_that_takes_long(loaded, monkeypatch):
+    engine = engine_over(loaded)
+    alone = {one.id: run(engine, one)[one.id] for one in CROWD}
+    made, gate = Matcher.mask, threading.Event()
+    first = engine.compile(CROWD[0].params).matcher().mask().copy()
+
+    def mask(self, *, keeps_eos=True):
+        out = made(self, keeps_eos=keeps_eos)
+        assert not (out == first).all() or gate.wait(60)
+        return out
+
+    monkeypatch.setattr(Matcher, "mask", mask)
+    for one in CROWD:
+        engine.add(one)
+    told = []
+    while sum(isinstance(event, Finished) for _, event in told) < 2:
+        told += engine.step()
+    assert not any(id == "slow" for id, _ in told)
+    gate.set()
+    while engine.has_work:
+        told += engine.step()
+    for one in CROWD:
+        heard = [event for id, event in told if id == one.id]
+        assert tokens(heard) == tokens(alone[one.id])
+
+
+def test_a_cancelled_answer_leaves_nothing_behind(loaded):
+    engine = engine_over(loaded)
+    engine.add(asked("a", regex="[a-z]{900}", max_tokens=900))
+    engine.step()
+    engine.cancel("a")
+    assert not engine.constraints._held
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(schema=schemas(), seed=st.integers(0, 2**32))
+def test_whatever_a_model_says_under_a_schema_is_valid(llama, schema, seed):
+    engine = engine_over(llama)
+    bias = {llama.tokenizer.encode(mark)[0]: 4 for mark in '"}]'}
+    try:
+        events = answer(engine, schema=schema, seed=seed, logit_bias=bias, max_tokens=300)
+    except BadRequest:
+        return
+    if end(events).reason == "stop":
+        assert is_valid(text(events), schema)

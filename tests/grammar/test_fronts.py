@@ -1,0 +1,85 @@
+"""What every notation promises. A new file in octavo/grammar/fronts/ is tested by existing."""
+
+import json
+
+import pytest
+from grammars import allows, grammars
+
+from octavo import BadRequest
+from octavo.registry import entry, names
+from octavo.types import Grammar, SamplingParams
+
+FOLDER = "octavo.grammar.fronts"
+
+
+@pytest.fixture(params=names(FOLDER))
+def kind(request):
+    return request.param
+
+
+def test_its_example_says_what_it_allows_and_what_not(kind):
+    text, answer, other = entry(FOLDER, kind).EXAMPLE
+    assert allows(Grammar(kind, text), answer)
+    assert not allows(Grammar(kind, text), other)
+
+
+def test_it_is_reached_from_python(kind):
+    front = entry(FOLDER, kind)
+    text = front.EXAMPLE[0]
+    value = tuple(json.loads(text)) if kind == "choice" else text
+    if kind == "reply":  # nobody writes one by hand
+        assert SamplingParams().held_to(Grammar(kind, text)).constraint == Grammar(kind, text)
+    else:
+        assert SamplingParams(**{front.FIELD: value}).constraint == Grammar(kind, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "problem"),
+    [
+        ("regex", "(", "unclosed group"),
+        ("regex", "a(?=b)", "look-around"),
+        ("regex", r"(a)\1", "backreferences"),
+        ("regex", r"[^\x00-\u{10FFFF}]", "no answer fits it"),
+        ("lark", "start: word", 'unknown name: "word"'),
+        ("lark", "", "Empty grammar"),
+        ("lark", 'start: %json {"a": 1}', "'a' at $ is not enforced"),
+        ("lark", 'start: %json {"a": ', "not JSON"),
+        ("gbnf", "root ::= (", "not GBNF"),
+        ("gbnf", 'twig ::= "a"', "not GBNF"),
+        ("choice", '["a", ""]', "none that is empty"),
+        ("json_schema", "{", "not JSON"),
+        ("json_schema", "[]", "object or true"),
+        ("json_schema", "false", "object or true"),
+    ],
+)
+def test_what_cannot_be_held_to_is_refused_in_a_sentence(kind, text, problem):
+    with pytest.raises(BadRequest) as refusal:
+        grammars().compile(Grammar(kind, text))
+    assert refusal.value.field == entry(FOLDER, kind).FIELD
+    assert problem in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_schema_within_lark_is_written_as_one_that_stands_alone():
+    lark = 'start: "call " %json {"type": "array", "items": {"type": "integer"}, "title": "x"} "."'
+    assert allows(Grammar("lark", lark), "call [1, 2].")
+    assert not allows(Grammar("lark", lark), "call [1,2].")
+    assert not allows(Grammar("lark", lark), "call [1,  2].")
+
+
+@pytest.mark.parametrize("text", ['root ::= "a"', '  root::="a"', '# x\nroot ::=\n  "a"'])
+def test_gbnf_is_told_by_its_arrows(text):
+    assert SamplingParams(grammar=text).constraint.kind == "gbnf"
+    lark = SamplingParams(grammar='start: "x ::= y"')
+    assert lark.constraint.kind == "lark"
+
+
+def test_one_of_them_at_most():
+    with pytest.raises(BadRequest, match="regex: it cannot stand beside schema"):
+        SamplingParams(schema={}, regex="a")
+    with pytest.raises(BadRequest, match="choice: 'ab' is one text"):
+        SamplingParams(choice="ab")
+    with pytest.raises(BadRequest, match="schema: Object of type set is not JSON"):
+        SamplingParams(schema={"const": {1}})
+    grammar = Grammar("lark", 'start: "a"')
+    assert SamplingParams(grammar=grammar).constraint is grammar

@@ -1,0 +1,184 @@
+"""Compiled grammars and the answers that follow them, over tokens of several bytes."""
+
+import gc
+import json
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+from checkpoints import write_tiny
+from grammars import is_allowed
+
+from octavo import BadRequest, StepFailed
+from octavo.engine.loading import _tokenizer
+from octavo.grammar import matcher
+from octavo.grammar.matcher import Grammars
+from octavo.loader.checkpoint import open_checkpoint
+from octavo.types import Grammar
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])
+def tokenizer(request, tmp_path_factory):
+    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", request.param)
+    return _tokenizer(open_checkpoint(path))
+
+
+@pytest.fixture
+def grammars(tokenizer):
+    return Grammars(tokenizer, tokenizer.vocab_size)
+
+
+def schema(value):
+    return Grammar("json_schema", json.dumps(value))
+
+
+LONG_KEYS = {
+    "type": "object",
+    "properties": {
+        "the_name_of_the_other": {"type": "string"},
+        "kind": {"enum": ["another one", "another two"]},
+    },
+    "required": ["the_name_of_the_other", "kind"],
+    "additionalProperties": False,
+}
+
+
+def follow(one, token_ids):
+    for token_id in token_ids:
+        assert is_allowed(one.mask(), token_id)
+        one.consume(token_id)
+
+
+def test_forced_tokens_spell_the_only_text_that_may_come(tokenizer, grammars):
+    one = grammars.compile(schema(LONG_KEYS)).matcher()
+    forced = one.forced()
+    said = b"".join(map(tokenizer.token_bytes, forced)).decode()
+    assert len(forced) > 5
+    assert '{"the_name_of_the_other": "'.startswith(said)
+    follow(one, forced)
+    assert one.forced() == []
+
+
+def test_where_tokens_are_forced_the_mask_allows_nothing_else(tokenizer, grammars):
+    """So that masks alone choose the same tokens, one at a time."""
+    one = grammars.compile(schema(LONG_KEYS)).matcher()
+    for forced in one.forced():
+        allowed = [i for i in range(tokenizer.vocab_size) if is_allowed(one.mask(), i)]
+        assert allowed == [forced]
+        one.consume(forced)
+
+
+def test_a_grammar_is_complete_where_nothing_can_follow(tokenizer, grammars):
+    one = grammars.compile(Grammar("choice", '["the end", "the ends", "no"]')).matcher()
+    follow(one, tokenizer.encode_within("the end"))
+    assert not one.is_complete
+    assert all(is_allowed(one.mask(), end) for end in tokenizer.eos_ids)
+    assert not any(is_allowed(one.mask(keeps_eos=False), end) for end in tokenizer.eos_ids)
+    follow(one, tokenizer.encode_within("s"))
+    assert one.is_complete
+    assert one.forced() == []
+
+
+def test_control_tokens_are_no_text(tokenizer, grammars):
+    one = grammars.compile(Grammar("regex", "(.|\n)*")).matcher()
+    mask = one.mask()
+    for control in tokenizer.control_ids - tokenizer.eos_ids:
+        assert not is_allowed(mask, control)
+    assert is_allowed(mask, tokenizer.encode_within("a")[0])
+
+
+def test_a_grammar_may_name_control_tokens(tokenizer, grammars):
+    control = min(tokenizer.control_ids)
+    one = grammars.compile(Grammar("lark", f'start: "a" <[{control}]>')).matcher()
+    follow(one, [*tokenizer.encode_within("a"), control])
+    assert one.is_complete
+
+
+def test_ids_beyond_the_tokenizers_are_never_allowed(tokenizer):
+    size = tokenizer.vocab_size + 70
+    mask = Grammars(tokenizer, size).compile(Grammar("regex", "(.|\n)*")).matcher().mask()
+    assert len(mask) == -(-size // 32)
+    assert not any(is_allowed(mask, i) for i in range(tokenizer.vocab_size, size))
+
+
+def test_answers_under_one_grammar_do_not_meet(tokenizer, grammars):
+    compiled = grammars.compile(Grammar("choice", '["ab", "cd"]'))
+    one, two = compiled.matcher(), compiled.matcher()
+    one.consume(tokenizer.encode_within("a")[0])
+    assert is_allowed(two.mask(), tokenizer.encode_within("c")[0])
+    assert not is_allowed(one.mask(), tokenizer.encode_within("c")[0])
+
+
+def test_what_is_not_allowed_ends_in_one_sentence(tokenizer, grammars):
+    one = grammars.compile(Grammar("regex", "a+")).matcher()
+    with pytest.raises(StepFailed, match="cannot be followed") as failure:
+        one.consume(tokenizer.encode_within("b")[0])
+    assert "\n" not in str(failure.value)
+
+
+def test_a_grammar_is_compiled_once_while_it_is_kept_or_in_use(grammars, monkeypatch):
+    monkeypatch.setattr(matcher, "KEPT", 2)
+    held = grammars.compile(Grammar("regex", "held"))
+    for i in range(4):
+        grammars.compile(Grammar("regex", f"other {i}"))
+    assert grammars.compile(Grammar("regex", "held")) is held
+    del held
+    for i in range(4):
+        grammars.compile(Grammar("regex", f"other {i}"))
+    gc.collect()
+    assert len(grammars._recent) == 2
+    assert len(grammars._in_use) <= 3
+
+
+def test_a_refusal_is_remembered_and_raised_anew(grammars):
+    errors = []
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="unclosed group") as refusal:
+            grammars.compile(Grammar("regex", "("))
+        errors.append(refusal.value)
+    assert errors[0] is not errors[1]
+
+
+def test_a_text_has_a_limit(grammars, monkeypatch):
+    monkeypatch.setattr(matcher, "MOST_CHARACTERS", 10)
+    with pytest.raises(BadRequest, match="regex: 11 characters are more than 10"):
+        grammars.compile(Grammar("regex", "a" * 11))
+
+
+HOSTILE = {
+    "nested repetition": {"pattern": "^((a{1000}){1000}){1000}$"},
+    "products": {"allOf": [{"anyOf": [{"minimum": i}, {"maximum": -i}]} for i in range(16)]},
+    "many names": {"properties": {f"p{i}": {} for i in range(5000)}},
+    "many values": {"enum": [f"value {i * 7919 % 100003}" for i in range(30_000)]},
+    "a long cycle": {"multipleOf": 9_973},
+    "itself": {"$ref": "#"},
+    "deep": json.loads('{"items": ' * 300 + "{}" + "}" * 300),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_is_compiled_or_refused(grammars, name):
+    with suppress(BadRequest):
+        one = grammars.compile(schema(HOSTILE[name])).matcher()
+        with suppress(StepFailed):
+            one.mask()
+
+
+def test_other_threads_go_on_while_a_schema_compiles(grammars):
+    grammars.prepare()
+    ticks, is_done = 0, False
+
+    def compile_some():
+        nonlocal is_done
+        for divisor in range(9_900, 9_904):  # tens of milliseconds each
+            grammars.compile(schema({"type": "integer", "multipleOf": divisor}))
+        is_done = True
+
+    thread = threading.Thread(target=compile_some)
+    thread.start()
+    while not is_done:
+        time.sleep(0.001)
+        ticks += 1
+    thread.join()
+    assert ticks > 4  # one a schema, where they keep the interpreter to themselves

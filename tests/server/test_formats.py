@@ -1,0 +1,123 @@
+"""What an answer must be, over HTTP: said in OpenAI's words, refused in the same, and held to."""
+
+import json
+from typing import Literal
+
+import httpx
+import openai
+import pytest
+from checkpoints import write_tiny
+from pydantic import BaseModel
+from serving import serving
+
+from octavo.config import Config
+from octavo.engine.async_engine import AsyncEngine
+from octavo.errors import BadRequest
+from octavo.server.protocols import openai_chat, openai_completions
+from octavo.server.protocols._formats import FlatFormat, schema_field, schema_of
+from octavo.types import Grammar
+
+SCHEMA = {"type": "object", "properties": {"z": {}, "a": {}}}
+WRAPPED = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+SAID = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def constraint(protocol, **fields):
+    body = {"model": "tiny", "messages": SAID["messages"], "prompt": "Hi"} | fields
+    return protocol.parse(json.dumps(body).encode()).params.constraint
+
+
+def test_a_format_is_a_schema():
+    assert constraint(openai_chat, response_format={"type": "text"}) is None
+    assert constraint(openai_chat, response_format=None) is None
+    any_object = Grammar("json_schema", '{"type": "object"}')
+    assert constraint(openai_chat, response_format={"type": "json_object"}) == any_object
+    held = constraint(openai_chat, response_format=WRAPPED)
+    assert held == Grammar("json_schema", json.dumps(SCHEMA))  # its properties in their order
+
+
+def test_responses_say_it_one_level_higher():
+    flat = FlatFormat(type="json_schema", name="x", schema=SCHEMA)
+    assert schema_of(flat, "text.format") == SCHEMA
+    assert schema_field(flat, "text.format") == "text.format.schema"
+    with pytest.raises(BadRequest, match=r"text\.format\.schema: it is required"):
+        schema_of(FlatFormat(type="json_schema"), "text.format")
+
+
+@pytest.mark.parametrize("protocol", [openai_chat, openai_completions])
+def test_both_endpoints_take_our_own_fields(protocol):
+    assert constraint(protocol, regex="a+") == Grammar("regex", "a+")
+    assert constraint(protocol, grammar='start: "a"').kind == "lark"
+    assert constraint(protocol, grammar='root ::= "a"').kind == "gbnf"
+    assert constraint(protocol, choice=["a", "b"]) == Grammar("choice", '["a", "b"]')
+    with pytest.raises(BadRequest, match="choice: it cannot stand beside regex"):
+        constraint(protocol, regex="a", choice=["b"])
+    with pytest.raises(BadRequest) as refusal:
+        constraint(protocol, choice=[])
+    assert refusal.value.field == "choice"
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"regex": "("}, "regex"),
+        (
+            {"response_format": WRAPPED | {"json_schema": {"schema": {"not": {}}}}},
+            "response_format.json_schema.schema",
+        ),
+    ],
+)
+def test_a_refusal_names_the_field_in_the_callers_words(echo, fields, place):
+    reply = httpx.post(f"{echo[1]}/v1/chat/completions", json=SAID | {"model": "echo"} | fields)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == place
+    assert error["message"].startswith(f"{place}: ")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
+    engine = AsyncEngine(Config(str(path), memory=64 << 20))
+    options = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True}
+    with serving(engine) as (_, url), openai.OpenAI(base_url=f"{url}/v1", **options) as client:
+        yield client
+
+
+class Mark(BaseModel):
+    colour: Literal["red", "green"]
+    is_large: bool
+
+
+def test_the_openai_client_parses_what_it_asked_for(client):
+    ask = SAID | {"response_format": Mark, "max_tokens": 60}
+    (choice,) = client.chat.completions.parse(**ask).choices
+    assert choice.message.parsed.colour in ("red", "green")
+    assert choice.finish_reason == "stop"
+    with client.chat.completions.stream(**ask) as stream:
+        events = list(stream)
+    assert stream.get_final_completion().choices[0].message.parsed.is_large in (True, False)
+    assert any(event.type == "content.delta" for event in events)
+
+
+def test_what_is_cut_off_says_so(client):
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(**SAID, response_format=Mark, max_tokens=3)
+
+
+def test_several_choices_follow_one_grammar_each(client):
+    ask = SAID | {"n": 4, "extra_body": {"choice": ["yes", "no", "maybe"]}, "temperature": 2}
+    said = {choice.message.content for choice in client.chat.completions.create(**ask).choices}
+    assert said <= {"yes", "no", "maybe"}
+    text = client.completions.create(
+        model="tiny", prompt="x", max_tokens=9, extra_body={"regex": "[0-9]{3}"}
+    ).choices[0]
+    assert text.text.isdigit()
+    assert text.finish_reason == "stop"
+
+
+def test_an_unenforced_keyword_never_reaches_the_queue(client):
+    bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"items": {"not": {}}}}}
+    with pytest.raises(openai.BadRequestError, match=r"'not' at \$\.items") as refusal:
+        client.chat.completions.create(**SAID, response_format=bad)
+    assert refusal.value.param == "response_format.json_schema.schema"

@@ -1,0 +1,60 @@
+"""instructor, which makes objects of answers, as a client: whatever a small model says, the objects
+are of their class."""
+
+import openai
+import pytest
+from pydantic import BaseModel, Field
+from serving import serving
+
+from octavo.config import Config
+from octavo.engine.async_engine import AsyncEngine
+from octavo.engine.engine import Engine
+
+instructor = pytest.importorskip("instructor", reason="pip install '.[clients]'")
+pytestmark = [pytest.mark.models, pytest.mark.filterwarnings("ignore")]  # it deprecates its own
+
+
+class Place(BaseModel):
+    """Where somebody lives."""
+
+    city: str = Field(max_length=12)
+    floor: int = Field(ge=0, le=99)
+
+
+@pytest.fixture(scope="module")
+def url(smollm2_path):
+    engine = Engine(Config(str(smollm2_path), max_context=4096))
+    with serving(AsyncEngine(engine)) as (_, url):
+        yield url
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON_SCHEMA"])
+def test_objects_come_out(url, mode):
+    client = instructor.from_openai(
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none"), mode=instructor.Mode[mode]
+    )
+    for seed in range(3):
+        place = client.chat.completions.create(
+            model="smollm2",
+            seed=seed,
+            max_tokens=300,
+            max_retries=0,
+            response_model=Place,
+            messages=[{"role": "user", "content": "Ann lives in Oslo on the third floor."}],
+        )
+        assert isinstance(place, Place)
+
+
+def test_objects_come_out_bit_by_bit(url):
+    client = instructor.from_openai(openai.OpenAI(base_url=f"{url}/v1", api_key="none"))
+    parts = list(
+        client.chat.completions.create_partial(
+            model="smollm2",
+            seed=1,
+            max_tokens=300,
+            response_model=Place,
+            messages=[{"role": "user", "content": "Ann lives in Oslo on the third floor."}],
+        )
+    )
+    assert len(parts) > 1
+    Place.model_validate(parts[-1].model_dump())
