@@ -274,3 +274,40 @@ def test_a_sequence_says_how_far_it_is():
     run(scheduler)
     assert repr(sequence) == "Sequence('a', 32/40 tokens computed)"
     assert (sequence.num_prompt, sequence.num_left) == (40, 8)
+
+
+def test_tokens_known_beyond_the_next_are_computed_in_one_step():
+    scheduler = scheduler_of()
+    one = add(scheduler, "a", 5)
+    scheduler.commit(scheduler.plan())
+    scheduler.append(one, *[TOKEN] * 8)
+    assert run(scheduler) == [("a", 5, 13)]
+    assert len(one.output_ids) == 9
+    scheduler.append(add_known(scheduler, one), *[TOKEN] * 40)
+    assert run(scheduler) == [("a", 14, 46)]  # no more than step_tokens
+    assert run(scheduler) == [("a", 46, 54)]
+
+
+def add_known(scheduler, sequence):
+    """Its next token computed, so that more can be appended."""
+    scheduler.commit(scheduler.plan())
+    return sequence
+
+
+def test_what_is_late_is_computed_again_and_nothing_else():
+    scheduler = scheduler_of()
+    add(scheduler, "a", 20)
+    step = scheduler.plan()
+    scheduler.commit(step, late=step.chunks)
+    assert run(scheduler) == [("a", 19, 20)]
+    assert run(scheduler) == [("a", 20, 21)]
+
+
+def test_tokens_known_of_an_answer_keep_no_prompt_of_others_waiting():
+    """A prompt that ends would: whom it belongs to is answered first."""
+    scheduler = scheduler_of()
+    one = add(scheduler, "a", 5)
+    scheduler.commit(scheduler.plan())
+    scheduler.append(one, *[TOKEN] * 6)
+    scheduler.add(Request("b", (1, 2, 3), tenant="other"), seed=0)
+    assert chunks(scheduler.plan()) == [("a", 5, 11), ("b", 0, 3)]
