@@ -133,6 +133,7 @@ class Request:
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
     timeout: float | None = None  # seconds from acceptance to its end
+    is_background: bool = False  # runs only while nothing else does, and delays nothing else
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -211,6 +212,7 @@ class Load:
 
     num_running: int
     num_waiting: int
+    num_background: int  # running or waiting, beside the others
     batch_size: int  # sequences of the last step
     hit_ratio: float  # of all prompt tokens so far, found in pages of earlier requests
     pages: tuple[PageCounts, ...]  # per KV group

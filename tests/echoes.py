@@ -44,6 +44,7 @@ class EchoEngine:
     name = "echo"
     fingerprint = "fp_echo"
     max_context = 8192
+    max_running = 8
 
     def __init__(self, pace=0.0):
         self.tokenizer = ByteTokenizer()
@@ -55,7 +56,7 @@ class EchoEngine:
     async def start(self):
         self.stopping, self.is_ready = False, True
 
-    load = Load(1, 0, 1, 0.5, (PageCounts(10, 4, 2),), {"ValueError": 3})
+    load = Load(1, 0, 0, 1, 0.5, (PageCounts(10, 4, 2),), {"ValueError": 3})
 
     @property
     def num_requests(self):

@@ -128,8 +128,17 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Any]:
         load = self._engine.load
-        yield self._gauge("requests_running", "Sequences in the batch.", load.num_running)
-        yield self._gauge("requests_waiting", "Sequences that wait for room.", load.num_waiting)
+        yield self._gauge(
+            "requests_running", "Sequences that run, beside the background.", load.num_running
+        )
+        yield self._gauge(
+            "requests_waiting", "Sequences that wait, beside the background.", load.num_waiting
+        )
+        yield self._gauge(
+            "requests_background",
+            "Sequences in the background, running or waiting.",
+            load.num_background,
+        )
         yield self._gauge("batch_size", "Sequences of the last step.", load.batch_size)
         yield self._gauge("prefix_hit_ratio", "Of all prompt tokens, cached.", load.hit_ratio)
         use = max(group.held / group.total for group in load.pages)
