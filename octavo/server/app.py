@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
@@ -16,9 +16,12 @@ from starlette.routing import Route
 
 from octavo.errors import OctavoError
 from octavo.registry import entry, names
-from octavo.server.desk import Desk, Dialect
+from octavo.server.batch_worker import BatchWorker
+from octavo.server.batches import Batches
+from octavo.server.desk import PROTOCOLS, Desk, dialects
 from octavo.server.endpoint import Endpoint
 from octavo.server.exchange import UnknownFields, guarded, json_response
+from octavo.server.files import Files
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
@@ -26,8 +29,9 @@ from octavo.server.running import Engine
 from octavo.server.state import State
 from octavo.types import Json
 
-PROTOCOLS = "octavo.server.protocols"  # what generates
-ENDPOINTS = "octavo.server.endpoints"  # all else
+__all__ = ["ENDPOINTS", "PROTOCOLS", "create_app"]
+
+ENDPOINTS = "octavo.server.endpoints"  # all that does not generate
 
 
 class Answering(Protocol):
@@ -64,7 +68,8 @@ def create_app(
         app.state.desk = Desk(engine, app.state.gate, app.state.journal)
         with nullcontext(state) if state else State.temporary() as app.state.kept:
             try:
-                yield
+                async with _working(app):
+                    yield
             finally:
                 await engine.stop()
 
@@ -81,12 +86,27 @@ def create_app(
     return app
 
 
+@asynccontextmanager
+async def _working(app: Starlette) -> AsyncIterator[None]:
+    """Files and batches have a connection of their own: whoever asks does not wait for a line's
+    result to be safe on disk."""
+    kept: State = app.state.kept
+    with closing(State(kept.path)) as own:
+        app.state.files = Files(own)
+        app.state.batches = Batches(own, app.state.files)
+        app.state.batch_worker = BatchWorker(
+            app.state.batches, app.state.files, app.state.desk, app.state.unknown_fields
+        )
+        async with app.state.batch_worker.working():
+            yield
+
+
 def _cors(origins: Sequence[str]) -> list[Middleware]:
     return [
         Middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["*"],
         )
@@ -94,9 +114,8 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 
 
 def _generating() -> list[Route]:
-    dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
     return [
-        Route(d.PATH, guarded(Endpoint(d).answer, d.problem), methods=["POST"]) for d in dialects
+        Route(d.PATH, guarded(Endpoint(d).answer, d.problem), methods=["POST"]) for d in dialects()
     ]
 
 

@@ -24,11 +24,12 @@ _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode(raw: bytes, shape: type[Body]) -> tuple[Body, Unknown]:
-    """The body, and the fields in it that `shape` does not have."""
+def decode(raw: bytes, shape: type[Body], *, strict: bool = True) -> tuple[Body, Unknown]:
+    """The body, and the fields in it that `shape` does not have. Not strict: a text may stand for a
+    number, as in queries and forms."""
     try:
         raw.decode()
-        body = msgspec.json.decode(raw, type=shape)
+        body = msgspec.json.decode(raw, type=shape, strict=strict)
         sent = msgspec.json.decode(raw)
     except UnicodeDecodeError as error:
         raise BadRequest(f"byte {error.start} is not UTF-8", _field_at(raw, error.start)) from None

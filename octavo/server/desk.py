@@ -11,18 +11,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import uuid4
 
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError, PromptTooLong
+from octavo.registry import entry, names
 from octavo.server.calls import Answer, Call, Chat, Events, Prompt, Reply, fold
 from octavo.server.gate import Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
 from octavo.types import Event, Json, Request
+
+PROTOCOLS = "octavo.server.protocols"  # what generates
 
 
 class Dialect(Protocol):
@@ -36,6 +39,10 @@ class Dialect(Protocol):
     def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
     def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
     def problem(self, error: OctavoError) -> Json: ...
+
+
+def dialects() -> list[Dialect]:
+    return [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
 
 
 class Desk:
@@ -59,17 +66,18 @@ class Desk:
             tokenizer=self.engine.tokenizer,
         )
 
-    async def begin(self, reply: Reply, key: Key | None) -> Running:
+    async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
-        then nothing runs."""
+        then nothing runs. In the background it runs only while nothing else does."""
         grant = self.gate.admit(key, reply)
         try:
-            running = await Running.begin(self.engine, _requests(reply, key))
+            requests = _requests(reply, key, in_background=in_background)
+            running = await Running.begin(self.engine, requests)
         except BaseException:
             if grant:
                 grant.settle(0, monotonic())
             raise
-        running.listener = self.journal.open(reply, grant)
+        running.listener = self.journal.open(reply, grant, in_background=in_background)
         return running
 
     def _ids(self, prompt: Prompt) -> tuple[int, ...]:
@@ -94,7 +102,7 @@ async def answers(reply: Reply, running: Running) -> list[Answer]:
     return [fold(events) for events in heard]
 
 
-def _requests(reply: Reply, key: Key | None) -> list[Request]:
+def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call, tenant = reply.call, key.id if key else ""
     requests: list[Request] = []
@@ -103,5 +111,6 @@ def _requests(reply: Reply, key: Key | None) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            requests.append(Request(name, ids, params, priority(key, call), tenant, call.timeout))
+            order = priority(key, call)
+            requests.append(Request(name, ids, params, order, tenant, call.timeout, in_background))
     return requests

@@ -113,6 +113,18 @@ class UnknownFields:
         return {"x-octavo-ignored": ", ".join(shown + more)}
 
 
+def owner(http: HttpRequest) -> str:
+    """Whose things the caller may see; "": those of nobody in particular."""
+    return http.state.key.id if http.state.key else ""
+
+
+def read_query(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
+    """What stands after the path's question mark, likewise. Raises BadRequest."""
+    raw = msgspec.json.encode(dict(http.query_params))
+    query, unknown = decode(raw, shape, strict=False)
+    return query, http.app.state.unknown_fields.headers(unknown)
+
+
 async def read(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """The body, and headers for the reply that name what in it nobody knows. Raises BadRequest,
     BodyTooLarge."""

@@ -38,6 +38,11 @@ class Gate:
             return None
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
 
+    def key_of(self, id: str) -> Key | None:
+        """As it is now, for what goes on without its caller. Raises Unauthorized once it was
+        revoked."""
+        return self._keys.find(id) if id and self._keys else None
+
     def admit(self, key: Key | None, reply: Reply) -> Grant | None:
         """Raises RateLimited, or BadRequest for what the key may never ask."""
         if key is None:

@@ -13,7 +13,7 @@ from hmac import compare_digest
 from sqlite3 import Row
 
 from octavo.errors import BadConfig, Unauthorized, UnknownName
-from octavo.server.state import State
+from octavo.server.state import State, insert
 
 PREFIX = "sk-octavo"
 MOST = 2**31 - 1
@@ -61,9 +61,8 @@ class Keys:
         text = f"{PREFIX}-{key.id}-{secrets.token_urlsafe(32)}"
         row = {"id": key.id, "name": name, "hash": _hash(text), "created": key.created}
         row |= asdict(limits)
-        columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
         with self._state.change() as connection:
-            connection.execute(f"INSERT INTO keys ({columns}) VALUES ({marks})", row)
+            insert(connection, "keys", row)
         return key, text
 
     def all(self) -> list[Key]:
@@ -76,6 +75,12 @@ class Keys:
             sql = "DELETE FROM keys WHERE id = ? RETURNING *"
             if not (rows := connection.execute(sql, [id]).fetchall()):
                 raise UnknownName("the list of keys", id[:100], close=[])
+        return _key(rows[0])
+
+    def find(self, id: str) -> Key:
+        """Raises Unauthorized."""
+        if not (rows := self._state.rows("SELECT * FROM keys WHERE id = ?", id)):
+            raise Unauthorized(f"the key {id} was revoked: ask for a new one")
         return _key(rows[0])
 
     def recognise(self, text: str) -> Key:

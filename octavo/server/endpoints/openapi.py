@@ -19,6 +19,12 @@ __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 METHOD, PATHS = "GET", ("/openapi.json",)
 NEEDS_KEY = True
 
+SENT = ("Body", "Form")
+FILE = {  # that comes with a form
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}},
+    "required": ["file"],
+}
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
@@ -29,17 +35,17 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 def document() -> Json:
     served = [entry("octavo.server.protocols", n) for n in names("octavo.server.protocols")]
     served += [entry("octavo.server.endpoints", n) for n in names("octavo.server.endpoints")]
-    bodies = [file.Body for file in served if hasattr(file, "Body")]
+    structs = [getattr(file, kind) for file in served for kind in SENT if hasattr(file, kind)]
     found, shapes = msgspec.json.schema_components(
-        bodies, ref_template="#/components/schemas/{name}"
+        structs, ref_template="#/components/schemas/{name}"
     )
-    schemas = dict(zip(bodies, found, strict=True))
+    schemas = dict(zip(structs, found, strict=True))
     paths: Json = {}
     for file in served:
         for path in _paths(file):
             shown = _PARAMETER.sub(r"{\1}", path)
             method = getattr(file, "METHOD", "POST").lower()
-            paths[shown] = {method: _operation(file, path, schemas)}
+            paths.setdefault(shown, {})[method] = _operation(file, path, schemas)
     schemes = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -66,14 +72,32 @@ def _operation(file: ModuleType, path: str, schemas: Json) -> Json:
             "default": {"description": "One sentence that says what to change, in an envelope."},
         },
     }
-    if parameters := _PARAMETER.findall(path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in parameters
-        ]
+    if parameters := [*_in_path(path), *_in_query(file)]:
+        operation["parameters"] = parameters
     if hasattr(file, "Body"):
         content = {"application/json": {"schema": schemas[file.Body]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    if hasattr(file, "Form"):
+        form = {"allOf": [schemas[file.Form], FILE]}
+        content = {"multipart/form-data": {"schema": form}}
         operation["requestBody"] = {"required": True, "content": content}
     if getattr(file, "NEEDS_KEY", True):
         operation["security"] = [{}, {"bearer": []}, {"header": []}]
     return operation
+
+
+def _in_path(path: str) -> list[Json]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+
+
+def _in_query(file: ModuleType) -> list[Json]:
+    if not hasattr(file, "Query"):
+        return []
+    (shape,) = msgspec.json.schema(file.Query)["$defs"].values()
+    return [
+        {"name": name, "in": "query", "schema": schema}
+        for name, schema in shape["properties"].items()
+    ]
