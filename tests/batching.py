@@ -58,7 +58,7 @@ def entries(client, file_id):
     """The lines of a file that a batch ended in."""
     if file_id is None:
         return []
-    return [json.loads(line) for line in client.files.content(file_id).text.splitlines()]
+    return [json.loads(line) for line in client.files.content(file_id).text.split("\n") if line]
 
 
 def told(entry):

@@ -69,7 +69,7 @@ class Desk:
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
-        grant = self.gate.admit(key, reply)
+        grant = self.gate.admit(key, reply, in_background=in_background)
         try:
             requests = _requests(reply, key, in_background=in_background)
             running = await Running.begin(self.engine, requests)

@@ -43,14 +43,15 @@ class Gate:
         revoked."""
         return self._keys.find(id) if id and self._keys else None
 
-    def admit(self, key: Key | None, reply: Reply) -> Grant | None:
+    def admit(self, key: Key | None, reply: Reply, *, in_background: bool = False) -> Grant | None:
         """Raises RateLimited, or BadRequest for what the key may never ask."""
         if key is None:
             return None
         prompts = sum(map(len, reply.prompt_ids))
         wanted = reply.call.params.max_tokens
         answer = ANSWER if wanted is None else min(wanted, ANSWER)
-        return self._limiter.admit(key, prompts + answer * reply.num_choices, monotonic())
+        num_tokens = prompts + answer * reply.num_choices
+        return self._limiter.admit(key, num_tokens, monotonic(), in_background=in_background)
 
     def headers(self, key: Key | None) -> dict[str, str]:
         return self._limiter.headers(key, monotonic()) if key else {}

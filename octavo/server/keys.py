@@ -25,7 +25,7 @@ class Limits:
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None  # of prompts, unless cached, and of answers
-    concurrency: int | None = None  # requests that run or wait
+    concurrency: int | None = None  # requests that run or wait, beside the background
     priority: int = 0  # of its requests; lower runs first
 
     def __post_init__(self) -> None:

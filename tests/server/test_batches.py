@@ -12,6 +12,7 @@ from echoes import EchoEngine
 from serving import serving, wait_until
 
 from octavo.server import batches as octavo_batches
+from octavo.server import journal
 from octavo.server.exchange import UnknownFields
 from octavo.server.gate import Gate
 from octavo.server.keys import Keys, Limits
@@ -232,7 +233,7 @@ def test_a_cancelled_batch_keeps_what_was_answered_and_stops_what_runs():
 
 def test_what_is_not_done_in_time_is_named_in_the_error_file(tmp_path):
     state = State(tmp_path / "state.db")
-    with serve(EchoEngine(pace=0.01), state=state) as client:
+    with serve(EchoEngine(pace=0.01), state=state, drain_seconds=0) as client:
         batch = started(client, [asked("a"), *(asked(k, "x" * 4000) for k in range(20))])
         reached(client, batch, lambda now: now.request_counts.completed == 1)
         expire(state, batch, at=0)
@@ -278,14 +279,16 @@ def test_a_line_without_a_seed_is_given_one_by_batch_and_number():
 def test_a_line_waits_for_room_and_does_not_fail(tmp_path):
     state = State(tmp_path / "state.db")
     keys = Keys(state)
-    _, text = keys.create("a", Limits(concurrency=2))
-    engine = EchoEngine(pace=0.002)
+    _, text = keys.create("a", Limits(requests_per_minute=600))  # ten a second
+    engine = EchoEngine()
     with (
         serving(engine, state=state, gate=Gate(keys)) as (_, url),
         client_of(url, text) as client,
     ):
-        batch = ended(client, started(client, [asked(k) for k in range(8)]))
-        assert (batch.status, batch.request_counts.completed) == ("completed", 8)
+        batch = ended(client, started(client, [asked(k) for k in range(310)]))
+        assert (batch.status, batch.request_counts.completed) == ("completed", 310)
+        reply = client.with_options(max_retries=0).models.with_raw_response.list()
+        assert int(reply.headers["x-ratelimit-remaining-requests"]) >= 299
     assert {request.tenant for request in engine.requests} == {keys.all()[0].id}
 
 
@@ -350,12 +353,13 @@ def test_another_model_s_batch_waits_for_its_model(tmp_path):
         assert ended(client, batch).request_counts.completed == 3
 
 
-def test_the_journal_and_the_histograms_are_not_flooded(client):
+def test_the_journal_and_the_histograms_are_not_flooded(client, monkeypatch):
+    monkeypatch.setattr(journal, "MAX_KEPT", 10)
     base = str(client.base_url).removesuffix("/v1/")
     body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
     asked_now = httpx.post(f"{base}/v1/chat/completions", json=body).json()["id"]
     before = histogram(base)
-    batch = ended(client, started(client, [asked(k) for k in range(1100)]))
+    batch = ended(client, started(client, [asked(k) for k in range(30)]))
     assert httpx.get(f"{base}/v1/requests/{asked_now}/explain").json()["background"] is False
     *_, last = entries(client, batch.output_file_id)
     explained = httpx.get(f"{base}/v1/requests/{last['response']['request_id']}/explain").json()

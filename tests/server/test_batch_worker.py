@@ -1,0 +1,182 @@
+"""Crashes: whenever one comes, every line is answered exactly once and counted rightly."""
+
+import asyncio
+import json
+from contextlib import closing
+
+import pytest
+from batching import CHAT, asked, jsonl, told
+from echoes import EchoEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octavo.server.batch_worker import BatchWorker
+from octavo.server.batches import LIVE, Batches
+from octavo.server.desk import Desk
+from octavo.server.exchange import UnknownFields
+from octavo.server.files import Files
+from octavo.server.gate import Gate
+from octavo.server.journal import Journal
+from octavo.server.metrics import Metrics
+from octavo.server.state import State
+
+CHANGES = ("accept", "record", "conclude", "finish")
+
+
+class Crash(Exception):
+    pass
+
+
+class Mortal(Batches):
+    """Does nothing more after so many changes; the last may still reach the disk, or not."""
+
+    def __init__(self, state, files, changes, *, reaches_disk):
+        super().__init__(state, files)
+        self.left, self.reaches_disk = changes, reaches_disk
+        self.died = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    def __getattribute__(self, name):
+        own = super().__getattribute__(name)
+        return (lambda *a, **k: self.change(own, *a, **k)) if name in CHANGES else own
+
+    def change(self, own, *arguments, **named):
+        self.left -= 1
+        if self.left < 0:
+            self.loop.call_soon_threadsafe(self.died.set)
+        if self.left < 0 and not (self.left == -1 and self.reaches_disk):
+            raise Crash
+        own(*arguments, **named)
+        if self.left < 0:
+            raise Crash
+
+
+class TornFiles(Files):
+    """Breaks off between the two files of a batch."""
+
+    def keep(self, connection, file):
+        super().keep(connection, file)
+        raise Crash
+
+
+def worker_of(batches, files):
+    engine = EchoEngine()
+    desk = Desk(engine, Gate(), Journal(Metrics(engine)))
+    return BatchWorker(batches, files, desk, UnknownFields())
+
+
+async def live_until(path, crash, batch_id):
+    """A process's life: until it crashes, or the batch is over."""
+    with closing(State(path)) as state:
+        changes, reaches_disk = crash
+        files = Files(state)
+        batches = Mortal(state, files, changes, reaches_disk=reaches_disk)
+        async with worker_of(batches, files).working():
+            while not batches.died.is_set():
+                check_counts(state, batch_id)
+                if batches.find("", batch_id).status not in LIVE:
+                    return
+                await asyncio.sleep(0.001)
+
+
+def check_counts(state, batch_id):
+    """Right at every moment until the results are in their files."""
+    sql = "SELECT COUNT(*) FROM batch_results WHERE batch = batches.id AND is_success = "
+    counts = f"num_completed, ({sql} 1) AS good, num_failed, ({sql} 0) AS bad"
+    live = f"SELECT {counts} FROM batches WHERE id = ? AND status IN {LIVE}"
+    for row in state.rows(live, batch_id):
+        assert (row["num_completed"], row["num_failed"]) == (row["good"], row["bad"])
+
+
+lines = st.lists(st.sampled_from(["hello", "hello", "?", "!"]), min_size=1, max_size=12)
+crashes = st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lines=lines, crashes=crashes)
+def test_whenever_it_crashes_every_line_is_answered_once(tmp_path_factory, lines, crashes):
+    path = tmp_path_factory.mktemp("home") / "state.db"
+    with closing(State(path)) as state:
+        files = Files(state)
+        batch = begun(state, files, [asked(k, text) for k, text in enumerate(lines)])
+    for crash in [*crashes, (10**6, True)]:
+        asyncio.run(live_until(path, crash, batch.id))
+    with closing(State(path)) as state:
+        files = Files(state)
+        batch = Batches(state, files).find("", batch.id)
+        good, bad = (read(files, id) for id in (batch.output_file_id, batch.error_file_id))
+        assert batch.status == "completed"
+        assert [one["custom_id"] for one in good] == ids_of(lines, "hello")
+        assert [one["custom_id"] for one in bad] == ids_of(lines, "?", "!")
+        assert {told(one) for one in good} <= {"hello"}
+        assert (batch.num_lines, batch.num_completed, batch.num_failed) == (
+            len(lines),
+            len(good),
+            len(bad),
+        )
+        assert batch.output_tokens == 5 * len(good)
+        assert state.rows("SELECT * FROM batch_results") == []
+        kept = {path.name for path in (path.parent / "files").iterdir()}
+        assert kept == {batch.input_file_id, batch.output_file_id, batch.error_file_id} - {None}
+        assert not list((path.parent / "batches").glob("*.jsonl"))
+
+
+def begun(state, files, lines):
+    with files.draft() as draft:
+        draft.contents.write(jsonl(lines))
+        file = draft.file("", "in.jsonl", "batch", None)
+        files.add(file)
+    return Batches(state, files).create(file, "echo", CHAT, None, None)
+
+
+def read(files, id):
+    text = "" if id is None else files.path(id).read_text()
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def ids_of(lines, *texts):
+    return [str(k) for k, text in enumerate(lines) if text in texts]
+
+
+@pytest.fixture
+def state(tmp_path):
+    with closing(State(tmp_path / "state.db")) as state:
+        yield state
+
+
+def test_a_batch_that_breaks_off_while_it_ends_is_as_before(state):
+    files = TornFiles(state)
+    batch = begun(state, Files(state), [asked("a")])
+    batches = Batches(state, files)
+    batches.accept(batch.id, 1)
+    batches.conclude(batch.id, is_late=True)
+    before = batches.find("", batch.id)
+    with pytest.raises(Crash):
+        batches.finish(batch.id)
+    assert batches.find("", batch.id) == before
+    assert [file.name for file in (state.folder / "files").iterdir()] == [batch.input_file_id]
+    assert batches.input(batch.id).exists()
+
+
+def test_inputs_that_a_crash_left_are_cleared_up(state):
+    batches = Batches(state, Files(state))
+    batch = begun(state, Files(state), [asked("a")])
+    (batches.folder / "batch_gone.jsonl").touch()
+    batches.clear_up()
+    assert list(batches.folder.iterdir()) == [batches.input(batch.id)]
+
+
+def test_of_two_processes_one_does_the_work(state):
+    """The other takes over when it ends."""
+
+    async def both():
+        first, second = (worker_of(Batches(state, f), f) for f in (Files(state), Files(state)))
+        batches = Batches(state, Files(state))
+        async with first.working(), second.working():
+            batch = begun(state, Files(state), [asked(k) for k in range(20)])
+            while batches.find("", batch.id).status in LIVE:
+                await asyncio.sleep(0.01)
+            requests = [len(worker._desk.engine.requests) for worker in (first, second)]
+        assert sorted(requests) == [0, 20]
+
+    asyncio.run(both())
