@@ -30,6 +30,7 @@ from octavo.server.files import Files
 logger = logging.getLogger(__name__)
 
 GLANCE = 1.0  # seconds from one look at the batches to the next; other processes change them, too
+AHEAD = 4  # lines beyond what runs in a step, so that none is missing while a result is stored
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds until a line that found no room asks again
 AFTER_FAILURE = 30.0  # seconds until a batch that something went wrong with is taken up again
 
@@ -46,6 +47,7 @@ class BatchWorker:
         self._news = asyncio.Event()
         self._halts: dict[str, asyncio.Event] = {}  # of the batches that have a task
         self._tasks: set[asyncio.Task[None]] = set()
+        self._validating = asyncio.Lock()  # one at a time: threads are few, and others want them
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by owner
 
     def wake(self) -> None:
@@ -116,7 +118,8 @@ class BatchWorker:
             while (batch := await self._now(batch)).status in LIVE:
                 match batch.status:
                     case "validating":
-                        await _in_thread(self._validate, batch)
+                        async with self._validating:
+                            await _in_thread(self._validate, batch)
                     case "in_progress":
                         is_late = await self._run(batch, self._halts[batch.id])
                         await _in_thread(self._batches.conclude, batch.id, is_late=is_late)
@@ -158,7 +161,7 @@ class BatchWorker:
             left = (ln for ln in lines(path, batch.endpoint) if ln.number not in recorded)
             reading = asyncio.Lock()
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._desk.engine.max_running):
+                for _ in range(self._desk.engine.max_running + AHEAD):
                     group.create_task(self._run_some(batch, left, reading))
 
     async def _run_some(self, batch: Batch, left: Iterator[Line], reading: asyncio.Lock) -> None:

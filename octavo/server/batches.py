@@ -31,6 +31,7 @@ from octavo.server.state import State, insert
 WINDOW = DAY  # seconds that a batch may take
 MOST_AT_A_TIME = 100  # of one owner, before they are over
 MANY = 256  # results that are held while a file is written
+_WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
 
 Status: TypeAlias = Literal[
     "validating",
@@ -206,19 +207,17 @@ class Batches:
                 (output if result.is_success else errors).contents.write(result.entry)
             written = {
                 field: draft.file(batch.owner, f"{id}_{name}", "batch_output", batch.output_seconds)
-                for field, name, draft in (
-                    ("output_file_id", "output.jsonl", output),
-                    ("error_file_id", "error.jsonl", errors),
-                )
+                for (field, name), draft in zip(_WRITTEN.items(), (output, errors), strict=True)
                 if draft.contents.tell()
             }
             with self._state.change() as connection:
                 for file in written.values():
-                    self._files.keep(connection, file)
+                    self._files.insert(connection, file)
                 connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
                 ids = {field: file.id for field, file in written.items()}
                 counts = {"num_failed": batch.num_failed + num_left}
                 _turn(connection, id, _end(batch), (batch.status,), **ids, **counts)
+            output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
         self.input(id).unlink(missing_ok=True)
 
     def _results(self, batch: Batch) -> Iterator[tuple[Result, bool]]:

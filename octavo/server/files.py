@@ -43,12 +43,13 @@ class File:
     expires: int | None  # likewise; None: never
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """Contents in the making."""
 
     id: str
     contents: BinaryIO
+    is_kept: bool = False  # a file has them
 
     def file(self, owner: str, name: str, purpose: str, seconds: int | None) -> File:
         """The contents are safe on disk then. `seconds`: how long it is kept; None: for ever."""
@@ -73,22 +74,27 @@ class Files:
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
-        """Gone at the end, unless it was added as a file."""
+        """Gone at the end, unless it is kept."""
         id = f"file-{uuid4().hex}"
         with self.path(id).open("xb") as contents:
+            draft = Draft(id, contents)
             try:
-                yield Draft(id, contents)
+                yield draft
             finally:
-                if not self._state.rows("SELECT 1 FROM files WHERE id = ?", id):
+                if not draft.is_kept:
                     self.path(id).unlink()
 
-    def add(self, file: File) -> None:
+    def keep(self, draft: Draft, owner: str, name: str, purpose: str, seconds: int | None) -> File:
+        """As a file, for so many seconds; None: for ever."""
+        file = draft.file(owner, name, purpose, seconds)
         with self._state.change() as connection:
-            self.keep(connection, file)
+            self.insert(connection, file)
+        draft.is_kept = True
+        return file
 
     @staticmethod
-    def keep(connection: Connection, file: File) -> None:
-        """Within a change of the caller's."""
+    def insert(connection: Connection, file: File) -> None:
+        """Within a change of the caller's, who then keeps the draft."""
         insert(connection, "files", asdict(file))
 
     def find(self, owner: str, id: str) -> File:

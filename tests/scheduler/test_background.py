@@ -65,6 +65,16 @@ def test_it_gives_places_to_others_the_last_first():
     assert (scheduler.num_running, scheduler.num_background) == (1, 2)
 
 
+def test_two_others_need_not_take_turns_for_its_places():
+    scheduler = scheduler_of(max_running=2)
+    for id in ("b", "bb"):
+        add(scheduler, id, num_tokens=5, is_background=True)
+    run(scheduler, 2)
+    for id in ("f", "ff"):
+        add(scheduler, id, num_tokens=5)
+    assert run(scheduler) == ["f", "ff"]
+
+
 def test_it_gives_pages_to_others_before_they_must_wait():
     scheduler = scheduler_of(num_pages=4)
     slow = add(scheduler, "slow", 40, is_background=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from contextlib import closing
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.server.batch_worker import BatchWorker
-from octavo.server.batches import LIVE, Batches
+from octavo.server.batches import LIVE, Batches, Result
 from octavo.server.desk import Desk
 from octavo.server.exchange import UnknownFields
 from octavo.server.files import Files
@@ -54,8 +55,9 @@ class Mortal(Batches):
 class TornFiles(Files):
     """Breaks off between the two files of a batch."""
 
-    def keep(self, connection, file):
-        super().keep(connection, file)
+    @staticmethod
+    def insert(connection, file):
+        Files.insert(connection, file)
         raise Crash
 
 
@@ -66,17 +68,19 @@ def worker_of(batches, files):
 
 
 async def live_until(path, crash, batch_id):
-    """A process's life: until it crashes, or the batch is over."""
+    """A process's life: until it crashes, or the batch is over. What it asked the engine."""
     with closing(State(path)) as state:
         changes, reaches_disk = crash
         files = Files(state)
         batches = Mortal(state, files, changes, reaches_disk=reaches_disk)
-        async with worker_of(batches, files).working():
+        worker = worker_of(batches, files)
+        async with asyncio.timeout(30), worker.working():
             while not batches.died.is_set():
                 check_counts(state, batch_id)
                 if batches.find("", batch_id).status not in LIVE:
-                    return
+                    break
                 await asyncio.sleep(0.001)
+        return worker._desk.engine.requests
 
 
 def check_counts(state, batch_id):
@@ -124,8 +128,7 @@ def test_whenever_it_crashes_every_line_is_answered_once(tmp_path_factory, lines
 def begun(state, files, lines):
     with files.draft() as draft:
         draft.contents.write(jsonl(lines))
-        file = draft.file("", "in.jsonl", "batch", None)
-        files.add(file)
+        file = files.keep(draft, "", "in.jsonl", "batch", None)
     return Batches(state, files).create(file, "echo", CHAT, None, None)
 
 
@@ -136,6 +139,17 @@ def read(files, id):
 
 def ids_of(lines, *texts):
     return [str(k) for k, text in enumerate(lines) if text in texts]
+
+
+def test_a_line_that_was_cut_off_is_asked_again_with_the_same_seed(tmp_path):
+    path = tmp_path / "state.db"
+    with closing(State(path)) as state:
+        batch = begun(state, Files(state), [asked(k, f"line {k}") for k in range(20)])
+    lives = [asyncio.run(live_until(path, crash, batch.id)) for crash in ((3, False), (99, False))]
+    first, second = ({request.prompt_ids: request.params.seed for request in one} for one in lives)
+    assert first.keys() & second.keys()
+    assert all(first[prompt] == second[prompt] for prompt in first.keys() & second.keys())
+    assert len({*first.values(), *second.values()}) == 20
 
 
 @pytest.fixture
@@ -180,3 +194,28 @@ def test_of_two_processes_one_does_the_work(state):
         assert sorted(requests) == [0, 20]
 
     asyncio.run(both())
+
+
+def result(number, **fields):
+    return Result(number, is_success=True, entry=b"{}\n", **fields)
+
+
+def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
+    batches = Batches(state, Files(state))
+    batch = begun(state, Files(state), [asked(k) for k in range(3)])
+    batches.record(batch.id, result(1))
+    assert batches.recorded(batch.id) == set()
+    batches.accept(batch.id, 3)
+    batches.record(batch.id, result(1, input_tokens=3, cached_tokens=2, output_tokens=5))
+    with pytest.raises(sqlite3.IntegrityError):
+        batches.record(batch.id, result(1, input_tokens=3))
+    now = batches.cancel("", batch.id)
+    batches.record(batch.id, result(2))
+    assert batches.recorded(batch.id) == {1}
+    assert batches.find("", batch.id) == now
+    assert (now.num_completed, now.num_failed) == (1, 0)
+    assert (now.input_tokens, now.cached_tokens, now.output_tokens) == (3, 2, 5)
+    batches.conclude(batch.id, is_late=True)
+    assert batches.find("", batch.id) == now
+    batches.finish(batch.id)
+    assert batches.find("", batch.id).status == "cancelled"

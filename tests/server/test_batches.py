@@ -13,6 +13,7 @@ from serving import serving, wait_until
 
 from octavo.server import batches as octavo_batches
 from octavo.server import journal
+from octavo.server.batch_worker import AHEAD
 from octavo.server.exchange import UnknownFields
 from octavo.server.gate import Gate
 from octavo.server.keys import Keys, Limits
@@ -214,7 +215,7 @@ def test_a_cancelled_batch_keeps_what_was_answered_and_stops_what_runs():
         slow = [asked(f"slow {k}", "x" * 4000) for k in range(20)]
         batch = started(client, [asked("a"), asked("b"), *slow])
         reached(client, batch, lambda now: now.request_counts.completed == 2)
-        assert engine.num_requests == engine.max_running
+        wait_until(lambda: engine.num_requests == engine.max_running + AHEAD)
         cancelled = client.batches.cancel(batch.id)
         assert cancelled.status in ("cancelling", "cancelled")
         assert cancelled.cancelling_at >= batch.created_at

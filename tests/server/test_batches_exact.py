@@ -30,6 +30,10 @@ def line(k, **fields):
     return asked(k, text, **shape, **fields)
 
 
+def done(batch):
+    return batch.request_counts.completed
+
+
 def said(choice):
     return choice["message"]["content"], choice["logprobs"], choice["finish_reason"]
 
@@ -112,7 +116,8 @@ def test_killed_again_and_again_it_completes_each_line_once_bit_for_bit(model, t
     for enough in (5, 30, 60, 90):
         with process(model, killed) as (server, client):
             wanted = enough + rng.randrange(10)
-            reached(client, batch, lambda now, n=wanted: now.request_counts.completed >= n, 60)
+            now = reached(client, batch, lambda now, n=wanted: done(now) >= n, 60)
+            assert now.status == "in_progress"
             server.send_signal(signal.SIGKILL)
     with process(model, killed) as (_, client):
         batch = ended(client, batch, 120)

@@ -246,7 +246,7 @@ def test_what_a_crash_left_is_cleared_up_the_next_day(tmp_path):
     files = octavo_files.Files(state)
     with files.draft() as draft:
         draft.contents.write(b"kept")
-        files.add(draft.file("", "a", "batch", None))
+        files.keep(draft, "", "a", "batch", None)
     for name, age in (("file-old", 2 * DAY), ("file-new", 0)):
         files.path(name).touch()
         then = files.path(name).stat().st_mtime - age

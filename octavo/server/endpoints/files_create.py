@@ -44,6 +44,5 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
         if sent.filename is None:
             raise BadRequest("it is required", FILE)
         seconds = form.expires_after.seconds if form.expires_after else INPUTS_KEPT
-        file = await asyncio.to_thread(draft.file, of, sent.filename, form.purpose, seconds)
-        await asyncio.to_thread(files.add, file)
+        file = await asyncio.to_thread(files.keep, draft, of, sent.filename, form.purpose, seconds)
     return json_response(shown(file), headers=headers)
