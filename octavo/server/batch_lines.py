@@ -91,12 +91,12 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     tell."""
     number = 0
     with path.open("rb") as file:
-        while raw := file.readline(MAX_BODY + 2):
+        while raw := file.readline(MAX_BODY + 1):
             number += 1
             rest = raw
             while len(rest) > MAX_BODY and not rest.endswith(b"\n"):
-                rest = file.readline(MAX_BODY + 2)
-            if text := raw.strip():
+                rest = file.readline(MAX_BODY + 1)
+            if text := raw if len(raw) > MAX_BODY else raw.strip():
                 yield number, text
 
 

@@ -76,8 +76,8 @@ def test_two_others_need_not_take_turns_for_its_places():
 
 
 def test_it_gives_pages_to_others_before_they_must_wait():
-    scheduler = scheduler_of(num_pages=4)
-    slow = add(scheduler, "slow", 40, is_background=True)
+    scheduler = scheduler_of(num_pages=3)
+    slow = add(scheduler, "slow", 20, is_background=True)
     run(scheduler, 2)
     add(scheduler, "guest", 40)
     assert run(scheduler) == ["guest"]

@@ -26,7 +26,7 @@ requests = st.tuples(
     st.sampled_from(["a", "a", "b", "c"]),  # tenant
     st.sampled_from([False, False, True]),  # in the background
 )
-arrivals = st.lists(st.lists(requests, max_size=3), min_size=3, max_size=12)
+arrivals = st.lists(st.lists(requests, max_size=3), min_size=3, max_size=8)
 engines = st.builds(
     lambda **options: PaperEngine(**options),
     windows=st.sampled_from([[None], [None, 33], [5, None], [16, 33]]),
@@ -275,7 +275,7 @@ def test_a_crowd_that_nobody_leaves_is_served_to_the_end(engine, requests):
     engine.check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(engines, arrivals, st.data())
 def test_the_others_are_served_as_if_there_were_no_background(engine, arrivals, data):
     """Step by step the same tokens of the same requests. Without cached prefixes: what one finds
@@ -287,7 +287,7 @@ def test_the_others_are_served_as_if_there_were_no_background(engine, arrivals, 
             counts[kind] += 1
             for each in (engine,) if is_background else (engine, alone):
                 each.add_one(f"{kind}{counts[kind]}", *request, is_background)
-        for _ in range(data.draw(st.sampled_from([4, 1, 30]))):
+        for _ in range(data.draw(st.sampled_from([4, 1, 15]))):
             assert foreground(engine.step()) == foreground(alone.step())
     for each in (engine, alone):
         each.finish()

@@ -110,6 +110,8 @@ def test_a_line_is_as_large_as_a_body_may_be(checked):
     count, problems = checked(too_large + jsonl([asked("b")]) + too_large.strip())
     assert count == 3
     assert [(p.code, p.line) for p in problems] == [("line_too_long", 1), ("line_too_long", 3)]
+    spaces = A + b" " * MAX_BODY + b"and more\n"
+    assert [p.code for p in checked(spaces + B)[1]] == ["line_too_long"]
 
 
 def test_there_may_be_50_000_and_no_more(checked):

@@ -96,7 +96,7 @@ lines = st.lists(st.sampled_from(["hello", "hello", "?", "!"]), min_size=1, max_
 crashes = st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lines=lines, crashes=crashes)
 def test_whenever_it_crashes_every_line_is_answered_once(tmp_path_factory, lines, crashes):
     path = tmp_path_factory.mktemp("home") / "state.db"
