@@ -139,4 +139,12 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
     response = json_response({"error": said}, error.status_code)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:  # Starlette knows one route of the path, there may be more
+        response.headers["allow"] = ", ".join(_methods(http))
     return response
+
+
+def _methods(http: HttpRequest) -> list[str]:
+    routes = [route for route in http.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.path_regex.match(http.scope["path"])]
+    return sorted({method for route in matching for method in route.methods or ()})

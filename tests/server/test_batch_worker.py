@@ -11,6 +11,7 @@ from echoes import EchoEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octavo.server import batch_worker
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import LIVE, Batches, Result
 from octavo.server.desk import Desk
@@ -219,3 +220,28 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     assert batches.find("", batch.id) == now
     batches.finish(batch.id)
     assert batches.find("", batch.id).status == "cancelled"
+
+
+def test_a_batch_that_something_went_wrong_with_is_taken_up_again(state, monkeypatch, caplog):
+    monkeypatch.setattr(batch_worker, "AFTER_FAILURE", 0.01)
+
+    class FullDisk(Batches):
+        times = 2
+
+        def record(self, id, result):
+            if self.times:
+                self.times -= 1
+                raise OSError("no space left on device")
+            super().record(id, result)
+
+    async def work():
+        batches = FullDisk(state, Files(state))
+        batch = begun(state, Files(state), [asked(k) for k in range(20)])
+        async with asyncio.timeout(30), worker_of(batches, Files(state)).working():
+            while batches.find("", batch.id).status in LIVE:
+                await asyncio.sleep(0.01)
+        return batches.find("", batch.id)
+
+    batch = asyncio.run(work())
+    assert (batch.status, batch.num_completed) == ("completed", 20)
+    assert f"batch {batch.id} is taken up again later" in caplog.text

@@ -50,7 +50,9 @@ def test_every_endpoint_is_served_where_it_says(endpoint, http):
         served = {file.METHOD for file in files if path in file.PATHS}
         path = path.replace("{id:path}", "x").replace("{id}", "x")
         for other in {"GET", "POST", "DELETE"} - served:
-            assert http.request(other, path).status_code == 405
+            reply = http.request(other, path)
+            assert reply.status_code == 405
+            assert set(reply.headers["allow"].split(", ")) - {"HEAD"} == served
         assert http.request(endpoint.METHOD, path).status_code in (200, 400, 404)
 
 
