@@ -21,7 +21,7 @@ from octavo.server.batches import Batches
 from octavo.server.calls import Reply
 from octavo.server.desk import PROTOCOLS, Desk, dialects
 from octavo.server.endpoint import Endpoint
-from octavo.server.exchange import UnknownFields, guarded, json_response
+from octavo.server.exchange import MAX_BODY, UnknownFields, guarded, json_response
 from octavo.server.files import Files
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
@@ -142,7 +142,12 @@ def _answering(engine: Engine) -> list[Route]:
     return [
         Route(
             path,
-            guarded(partial(f.answer, engine), f.problem, needs_key=f.NEEDS_KEY),
+            guarded(
+                partial(f.answer, engine),
+                f.problem,
+                needs_key=f.NEEDS_KEY,
+                max_body=getattr(f, "MAX_BODY", MAX_BODY),
+            ),
             methods=[f.METHOD],
         )
         for f in files

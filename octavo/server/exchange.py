@@ -39,16 +39,21 @@ GONE = 499  # nobody reads it
 
 
 def guarded(
-    handler: Handler, problem: Callable[[OctavoError], Json], *, needs_key: bool = True
+    handler: Handler,
+    problem: Callable[[OctavoError], Json],
+    *,
+    needs_key: bool = True,
+    max_body: int = MAX_BODY,
 ) -> Handler:
     """`handler` for those who may ask, who are in `http.state.key`; what it raises, foreseen or
-    not, is answered as `problem` words it."""
+    not, is answered as `problem` words it. It sees to `max_body` (bytes) itself, unless the body is
+    read before."""
 
     async def answer(http: HttpRequest) -> Response:
         gate, key = http.app.state.gate, None
         try:
             http.state.key = key = gate.recognise(http) if needs_key else None
-            response = await _once(http, handler)
+            response = await _once(http, max_body, handler)
         except ClientDisconnect:
             return Response(status_code=GONE)
         except OctavoError as error:
@@ -63,11 +68,11 @@ def guarded(
     return answer
 
 
-async def _once(http: HttpRequest, handler: Handler) -> Response:
+async def _once(http: HttpRequest, max_body: int, handler: Handler) -> Response:
     """What is posted under an Idempotency-Key is done once."""
     if http.method == "POST" and replays.HEADER in http.headers:
         kept: replays.Replays = http.app.state.replays
-        return await kept.answer(http, await body_of(http), handler)
+        return await kept.answer(http, max_body, handler)
     if http.method == "POST" and replays.LAST_EVENT in http.headers:
         problem = f"send the {replays.HEADER} too under which the stream began, or neither"
         raise BadRequest(problem, replays.LAST_EVENT)

@@ -16,7 +16,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from sqlite3 import Row
 from typing import TypeAlias
 
@@ -27,6 +26,7 @@ from starlette.types import Message
 
 from octavo.errors import BadRequest, CapacityError, Conflict
 from octavo.server.log import Log
+from octavo.server.spool import Spool
 from octavo.server.state import State
 from octavo.server.stream import Stream, unless_gone
 
@@ -60,11 +60,11 @@ class Run:
         self._num_attached = 0
         self._is_abandoned = asyncio.Event()
         self._is_whole = False  # the last piece has been said
-        self._unread: bytes | None = None  # the body, until the handler has asked for it
+        self._body: Spool | None = None
 
-    async def carry_out(self, http: HttpRequest, raw: bytes, handler: Handler) -> bool:
+    async def carry_out(self, http: HttpRequest, body: Spool, handler: Handler) -> bool:
         """True: it ended well."""
-        self._unread = raw
+        self._body = body
         request = HttpRequest(dict(http.scope), self._receive)
         response = await handler(request)
         await response(request.scope, self._receive, self._send)
@@ -99,9 +99,8 @@ class Run:
 
     async def _receive(self) -> Message:
         """The body, then that the client has left, once all of them have for long enough."""
-        if self._unread is not None:
-            raw, self._unread = self._unread, None
-            return {"type": "http.request", "body": raw, "more_body": False}
+        if self._body and (piece := await self._body.receive()):
+            return piece
         await self._is_abandoned.wait()
         return {"type": "http.disconnect"}
 
@@ -128,18 +127,20 @@ class Replays:
                 "headers BLOB NOT NULL, pieces BLOB NOT NULL, PRIMARY KEY (tenant, path, key))"
             )
 
-    async def answer(self, http: HttpRequest, raw: bytes, handler: Handler) -> Response:
+    async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
         """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
-        ClientDisconnect, and what `handler` raises."""
+        BodyTooLarge, ClientDisconnect, and what `handler` raises."""
         tenant = http.state.key.id if http.state.key else ""
         place = (tenant, http.url.path, _key(http))
-        digest = sha256(raw).digest()
+        body = await Spool.of(http, max_body)
         if is_first := (run := self._runs.get(place)) is None:
-            run = self._runs[place] = Run(digest)
-            task = asyncio.create_task(self._carry_out(place, run, http, raw, handler))
+            run = self._runs[place] = Run(body.digest)
+            task = asyncio.create_task(self._carry_out(place, run, http, body, handler))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        if run.digest != digest:
+        else:
+            body.close()
+        if run.digest != body.digest:
             raise _conflict()
         return await _told(run, http, is_first=is_first)
 
@@ -150,18 +151,19 @@ class Replays:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _carry_out(
-        self, place: Place, run: Run, http: HttpRequest, raw: bytes, handler: Handler
+        self, place: Place, run: Run, http: HttpRequest, body: Spool, handler: Handler
     ) -> None:
         try:
             if kept := await asyncio.to_thread(self._kept, place):
                 run.repeat(kept)
-            elif await run.carry_out(http, raw, handler):
+            elif await run.carry_out(http, body, handler):
                 await asyncio.to_thread(self._keep, place, run)
         except Exception as error:
             run.fail(error)
         finally:
             run.fail(CapacityError("the server is stopping: ask again when it is back"))
             run.pieces.end()
+            body.close()
             del self._runs[place]
 
     def _kept(self, place: Place) -> Row | None:

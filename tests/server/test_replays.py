@@ -10,6 +10,7 @@ from echoes import EchoEngine
 from serving import serving, wait_until
 
 from octavo.server import replays
+from octavo.server.exchange import MAX_BODY
 from octavo.server.gate import Gate
 from octavo.server.keys import Keys, Limits
 from octavo.server.state import State
@@ -197,3 +198,21 @@ def test_the_official_clients_may_use_it(served):
             with client.messages.stream(**said(), max_tokens=99, extra_headers=keyed("a")) as got:
                 assert got.get_final_text() == TEXT
     assert len(engine.requests) == 2
+
+
+def test_a_file_is_kept_once_however_its_form_is_drawn(served):
+    with openai.OpenAI(base_url=f"{served[1].base_url}/v1", api_key="none") as client:
+        large = (b"--line" + b"x" * 1000 + b"\n") * 17_000
+        assert len(large) > MAX_BODY  # more than JSON may have
+
+        def sent(content):
+            return client.files.create(
+                file=("in.jsonl", content), purpose="batch", extra_headers=keyed("file")
+            )
+
+        first, again = sent(large), sent(large)
+        assert first.id == again.id
+        assert [file.id for file in client.files.list()] == [first.id]
+        assert client.files.content(first.id).content == large
+        with pytest.raises(openai.ConflictError):
+            sent(large[:-2] + b"x\n")

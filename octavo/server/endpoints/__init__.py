@@ -5,5 +5,6 @@ A file offers  METHOD                 "GET", "POST" or "DELETE"
                NEEDS_KEY              False: whoever can connect may ask
                answer(engine, http)   its Response; raises OctavoErrors
                Body, Form or Query    of what it is sent, a msgspec.Struct, if anything
+               MAX_BODY               bytes, where more than others may be sent
                problem(error)         the envelope in which they leave
 """

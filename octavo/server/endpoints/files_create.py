@@ -14,7 +14,7 @@ from octavo.errors import BadRequest
 from octavo.server.endpoints._files import shown
 from octavo.server.exchange import json_response, owner
 from octavo.server.files import INPUTS_KEPT, ExpiresAfter
-from octavo.server.forms import FILE, receive
+from octavo.server.forms import FILE, MAX_AROUND, receive
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
 
@@ -25,6 +25,7 @@ NEEDS_KEY = True
 
 
 MAX_FILE = 200 << 20  # bytes
+MAX_BODY = MAX_FILE + MAX_AROUND
 
 
 class Form(Struct):
