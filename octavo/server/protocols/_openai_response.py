@@ -1,13 +1,12 @@
 """A response of OpenAI's, as an object and as the events it comes in.
 
-    created queued? in_progress (output_item.added content_part.added output_text.delta...
-    output_text.done content_part.done output_item.done)? completed | incomplete | failed | error
+    created queued? in_progress (the events of items)... completed | incomplete | failed | error
 
 What somebody cancelled ends as `incomplete` with the status cancelled: there is no other word for
 it. `error` is the end of the stream, not of the response: the server stops.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,10 +15,9 @@ from sse_starlette import ServerSentEvent
 
 from octavo.errors import CapacityError, OctavoError
 from octavo.server.calls import Reply, completed
-from octavo.server.protocols._logprobs import chat_logprobs
 from octavo.server.protocols._openai import problem
-from octavo.server.protocols._openai_items import answer_id, output_text
-from octavo.types import Delta, Event, Finished, Json, TokenLogprob
+from octavo.server.protocols._openai_output import Output, Told
+from octavo.types import Delta, Event, Finished, Json
 
 Frames: TypeAlias = Iterator[ServerSentEvent]
 
@@ -32,8 +30,7 @@ class Script:
         self._reply = reply
         self._number = 0
         self._waits = bool(reply.call.thread and reply.call.thread.is_background)
-        self._has_item = False
-        self._text, self._logprobs = "", list[TokenLogprob]()
+        self._output = Output(reply)
 
     def opening(self) -> Frames:
         status = "queued" if self._waits else "in_progress"
@@ -46,16 +43,15 @@ class Script:
         if self._waits:
             self._waits = False
             yield self._at("in_progress", "in_progress")
-        match event:
-            case Delta(text=text, logprobs=logprobs) if text or logprobs:
-                yield from self._add(text, logprobs)
+        if isinstance(event, Delta):
+            yield from self._events(self._output.hear(event))
         if end:
             yield from self._complete(end)
 
     def cancel(self) -> Frames:
         self.is_over = True
-        output = yield from self._close("incomplete")
-        yield self._at("incomplete", "cancelled", output)
+        yield from self._events(self._output.close("incomplete"))
+        yield self._at("incomplete", "cancelled", self._output.items)
 
     def fail(self, error: OctavoError) -> Frames:
         self.is_over = True
@@ -65,49 +61,22 @@ class Script:
                 "error", {name: said[name] for name in ("code", "message", "param")}
             )
             return
-        output = yield from self._close("incomplete")
-        response = _response(self._reply, "failed", output)
+        yield from self._events(self._output.close("incomplete"))
+        response = _response(self._reply, "failed", self._output.items)
         yield self._event("failed", response=failed(response, error))
-
-    def _add(self, text: str, logprobs: Sequence[TokenLogprob]) -> Frames:
-        yield from self._open()
-        self._text += text
-        self._logprobs += logprobs
-        spelled = _spelled(self._reply, logprobs)
-        yield self._of_part("output_text.delta", delta=text, logprobs=spelled)
 
     def _complete(self, end: Finished) -> Frames:
         self.is_over = True
-        status = _status(end)
-        yield from self._open()
-        yield from self._close(status)
-        yield self._event(status, response=ended(self._reply, self._text, self._logprobs, end))
+        status = status_at(end)
+        yield from self._events(self._output.finish(status))
+        yield self._event(status, response=ended(self._reply, self._output.items, end))
 
-    def _open(self) -> Frames:
-        if self._has_item:
-            return
-        self._has_item = True
-        item = _message(self._reply, "in_progress", [])
-        yield self._event("output_item.added", output_index=0, item=item)
-        yield self._of_part("content_part.added", part=output_text(""))
-
-    def _close(self, status: str) -> Generator[ServerSentEvent, None, list[Json]]:
-        """Returns the output."""
-        if not self._has_item:
-            return []
-        part = output_text(self._text, _spelled(self._reply, self._logprobs))
-        item = _message(self._reply, status, [part])
-        yield self._of_part("output_text.done", text=self._text, logprobs=part["logprobs"])
-        yield self._of_part("content_part.done", part=part)
-        yield self._event("output_item.done", output_index=0, item=item)
-        return [item]
+    def _events(self, told: Told) -> Frames:
+        for kind, fields in told:
+            yield self._event(kind, **fields)
 
     def _at(self, event: str, status: str, output: Sequence[Json] = ()) -> ServerSentEvent:
         return self._event(event, response=_response(self._reply, status, output))
-
-    def _of_part(self, kind: str, **fields: Any) -> ServerSentEvent:
-        place = {"item_id": answer_id(self._reply.id), "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **fields)
 
     def _event(self, kind: str, **fields: Any) -> ServerSentEvent:
         return self._numbered(f"response.{kind}", fields)
@@ -138,12 +107,11 @@ def _frame(kind: str, data: bytes) -> ServerSentEvent:
     return ServerSentEvent(data.decode(), event=kind, sep="\n")
 
 
-def ended(reply: Reply, text: str, logprobs: Sequence[TokenLogprob], end: Finished) -> Json:
-    status, usage, timing = _status(end), end.usage, end.timing
-    item = _message(reply, status, [output_text(text, _spelled(reply, logprobs))])
+def ended(reply: Reply, output: Sequence[Json], end: Finished) -> Json:
+    status, usage, timing = status_at(end), end.usage, end.timing
     is_whole = status == "completed"
     took = timing.waiting + timing.prefill + timing.decode
-    return _response(reply, status, [item]) | {
+    return _response(reply, status, output) | {
         "completed_at": int(reply.created + took) if is_whole else None,
         "incomplete_details": None if is_whole else {"reason": "max_output_tokens"},
         "seed": end.seed,
@@ -151,7 +119,7 @@ def ended(reply: Reply, text: str, logprobs: Sequence[TokenLogprob], end: Finish
             "input_tokens": usage.prompt_tokens,
             "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": usage.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         },
     }
@@ -163,22 +131,8 @@ def failed(response: Json, error: OctavoError) -> Json:
     return response | {"status": "failed", "error": said}
 
 
-def _status(end: Finished) -> str:
+def status_at(end: Finished) -> str:
     return "incomplete" if end.reason == "length" else "completed"
-
-
-def _message(reply: Reply, status: str, content: list[Json]) -> Json:
-    return {
-        "id": answer_id(reply.id),
-        "type": "message",
-        "status": status,
-        "role": "assistant",
-        "content": content,
-    }
-
-
-def _spelled(reply: Reply, logprobs: Sequence[TokenLogprob]) -> list[Json]:
-    return chat_logprobs(logprobs, reply.tokenizer)["content"] if logprobs else []
 
 
 def _response(reply: Reply, status: str, output: Sequence[Json]) -> Json:

@@ -16,8 +16,20 @@ from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._openai import Sampled, problem, sampling
+from octavo.server.protocols._openai_flat_tools import (
+    FlatChoice,
+    FlatReasoning,
+    FlatTool,
+    not_functions,
+    repeated_choice,
+    repeated_reasoning,
+    repeated_tools,
+    thinking_of,
+    tools_of,
+)
 from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
-from octavo.server.protocols._openai_response import Script, ended
+from octavo.server.protocols._openai_output import output_of
+from octavo.server.protocols._openai_response import Script, ended, status_at
 from octavo.types import MAX_LOGPROBS, Chat, Json
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
@@ -71,13 +83,16 @@ class Body(Sampled, kw_only=True):
     include: list[Includable] | None = None
     max_output_tokens: Limit | None = None
     text: Text | None = None
+    tools: list[FlatTool] | None = None
+    tool_choice: str | FlatChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: FlatReasoning | None = None
     stream_options: StreamOptions | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     # Accepted because they change no token.
     max_tool_calls: Limit | None = None
     metadata: Metadata | None = None
-    parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: CacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
@@ -93,9 +108,6 @@ class Body(Sampled, kw_only=True):
     image: Any = None
     moderation: Any = None
     prompt: Any = None
-    reasoning: Any = None
-    tool_choice: Any = None
-    tools: Any = None
 
 
 # The values that ask for nothing, so that clients which always send the field are served.
@@ -107,9 +119,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "image": ({},),
     "moderation": (),
     "prompt": (),
-    "reasoning": ({}, {"effort": "none"}, {"effort": None, "summary": None}),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
 }
 NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {
     "format": ({"type": "text"},),
@@ -126,6 +135,7 @@ def parse(raw: bytes) -> Call:
     items = read(body.input)
     looks_back = body.previous_response_id or any(item["type"] == REFERENCE for item in items)
     repeated, is_background = _repeated(body), bool(body.background)
+    tools_of(repeated)  # also where there is no prompt yet
     return Call(
         model=body.model,
         prompts=() if looks_back else (prompt(repeated, items),),
@@ -133,7 +143,7 @@ def parse(raw: bytes) -> Call:
         priority=body.priority or 0,
         timeout=body.timeout,
         stream=bool(body.stream),
-        ignored=ignored,
+        ignored={**ignored, **not_functions(body.tools)},
         repeated=repeated,
         thread=Thread(
             items,
@@ -182,13 +192,13 @@ def _repeated(body: Body) -> Json:
         "presence_penalty": body.presence_penalty or 0.0,
         "prompt": None,
         "prompt_cache_options": None,
-        "reasoning": {"effort": None, "summary": None},
+        "reasoning": repeated_reasoning(body.reasoning),
         "service_tier": "default",
         "store": body.store is not False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "text": {"format": {"type": "text"}, "verbosity": "medium"},
-        "tool_choice": body.tool_choice or "auto",
-        "tools": [],
+        "tool_choice": repeated_choice(body.tool_choice),
+        "tools": repeated_tools(body.tools),
         "top_logprobs": body.top_logprobs or 0,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "truncation": body.truncation or "disabled",
@@ -198,8 +208,13 @@ def _repeated(body: Body) -> Json:
 def prompt(repeated: Mapping[str, Any], items: Sequence[Json]) -> Chat:
     """`items`: the whole conversation, its references resolved. Instructions are the request's own:
     those of the responses before it are not among them."""
-    may_shorten = repeated["truncation"] == "auto"
-    return chat(repeated["instructions"], items, may_shorten=may_shorten)
+    return chat(
+        repeated["instructions"],
+        items,
+        tools=tools_of(repeated),
+        thinking=thinking_of(repeated),
+        may_shorten=repeated["truncation"] == "auto",
+    )
 
 
 async def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
@@ -222,4 +237,5 @@ async def _told(script: Script, events: Events) -> AsyncIterator[Iterable[Server
 
 def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
     (answer,) = answers
-    return msgspec.json.encode(ended(reply, answer.text, answer.logprobs, answer.end))
+    output = output_of(reply, answer, status_at(answer.end))
+    return msgspec.json.encode(ended(reply, output, answer.end))
