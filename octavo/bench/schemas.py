@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from octavo.engine.engine import Engine
 
 DRAFT = "/tests/draft2020-12/"
-MAX_TOKENS = 64
-CLOSING = 4  # added to the logits of what ends texts, lists and objects: few answers are cut off
+MAX_TOKENS = 96
+CLOSING = 10  # added to the logits of what ends texts, lists and objects: few answers are cut off
 
 Case: TypeAlias = Json  # of the suite: description, schema, tests of (data, valid)
 
@@ -164,7 +164,8 @@ def _answers(engine: "Engine", schema: Any, samples: int) -> Iterator[str | None
     from octavo.types import Delta, Finished, Request, SamplingParams
 
     tokenizer = engine.tokenizer
-    bias = {token_id: CLOSING for mark in '"}]' for token_id in tokenizer.encode_within(mark)}
+    tokens = ((i, tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
+    bias = {i: CLOSING for i, token in tokens if token and not token.strip(b'"}]')}
     for seed in range(samples):
         params = SamplingParams(
             max_tokens=MAX_TOKENS, seed=seed, schema=json.dumps(schema), logit_bias=bias

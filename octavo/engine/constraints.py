@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from time import monotonic
+from threading import Condition
 
 from octavo.errors import StepFailed
 from octavo.grammar.matcher import Grammars, Matcher
@@ -63,7 +62,7 @@ class Constraints:
         self._held: dict[str, Held] = {}
         self._threads = ThreadPoolExecutor(THREADS, "octavo-masks")
         self._jobs = deque[Held]()
-        self._made = SimpleQueue[Held]()
+        self._made = Condition()  # told of each mask; only the engine's thread waits
 
     def open(self, sequence: Sequence) -> None:
         params = sequence.request.params
@@ -96,20 +95,19 @@ class Constraints:
                 held.error = str(error)
             except Exception as error:  # nobody may wait for it for ever
                 held.error = f"no mask could be made: {type(error).__name__}: {error}"
-            self._made.put(held)
+            with self._made:
+                self._made.notify()
 
     def wait(self, chunks: Items[Chunk]) -> dict[str, Held]:
         """Those of the chunks that sample under a grammar, by sequence; late ones are not ready."""
         ends = {chunk.sequence.id for chunk in chunks if chunk.samples}
         wanted = {id: held for id, held in self._held.items() if id in ends}
-        until = monotonic() + GRACE
-        while any(not held.is_ready for held in wanted.values()):
-            late = sum(not held.is_ready for held in wanted.values())
-            patience = None if late == len(chunks) else max(0.0, until - monotonic())
-            try:
-                self._made.get(timeout=patience)
-            except Empty:
-                break
+        if not wanted:
+            return wanted
+        with self._made:
+            self._made.wait_for(lambda: all(held.is_ready for held in wanted.values()), GRACE)
+            if len(wanted) == len(chunks):  # there is nothing else to go on with
+                self._made.wait_for(lambda: any(held.is_ready for held in wanted.values()))
         return wanted
 
     def follow(self, sequence: Sequence, *token_ids: int) -> Following:

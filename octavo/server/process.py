@@ -67,7 +67,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if answering := set(self.server_state.tasks):  # a second signal came
             await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
-        if self.force_exit:  # uvicorn would let the loop's end cancel it
+        if self.force_exit:  # uvicorn would leave both to the end of the loop
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
             await self.lifespan.shutdown()
 
 
