@@ -142,6 +142,23 @@ def test_responses_parse_what_they_asked_for(client):
     assert anything.output_text in ("yes", "no")
 
 
+def test_a_tool_called_in_responses_keeps_to_its_schema(client):
+    tool = openai.pydantic_function_tool(Mark, name="mark")["function"] | {"type": "function"}
+    ask = {"model": "tiny", "input": "Hi", "tools": [tool], "tool_choice": "required"}
+    ask |= {"parallel_tool_calls": False, "max_output_tokens": 80, "extra_body": {"seed": 7}}
+    made = client.responses.create(**ask)
+    (call,) = made.output
+    assert (made.status, call.type, call.status) == ("completed", "function_call", "completed")
+    Mark.model_validate_json(call.arguments)
+    with client.responses.stream(**ask) as stream:
+        (again,) = stream.get_final_response().output
+    assert (again.call_id, again.arguments) == (call.call_id, call.arguments)
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    asked = ask | {"input": [result], "tool_choice": "none", "max_output_tokens": 5}
+    (then,) = client.responses.create(**asked, previous_response_id=made.id).output
+    assert then.type == "message"
+
+
 def test_what_is_cut_off_says_so(client):
     with pytest.raises(openai.LengthFinishReasonError):
         client.chat.completions.parse(**SAID, response_format=Mark, max_tokens=3)
