@@ -201,6 +201,7 @@ class Request:
     tenant: str = ""  # between whom shares are fair
     timeout: float | None = None  # seconds from acceptance to its end
     reading: Reading | None = None  # None: the answer is text, whatever stands in it
+    is_background: bool = False  # runs only while nothing else does, and delays nothing else
 
     def __post_init__(self) -> None:
         if self.timeout is not None:
@@ -294,6 +295,7 @@ class Load:
 
     num_running: int
     num_waiting: int
+    num_background: int  # running or waiting, beside the others
     batch_size: int  # sequences of the last step
     hit_ratio: float  # of all prompt tokens so far, found in pages of earlier requests
     pages: tuple[PageCounts, ...]  # per KV group

@@ -61,6 +61,7 @@ class EchoEngine:
     fingerprint = "fp_echo"
     max_context = 8192
     reopens_in = 1.5  # seconds
+    max_running = 8
 
     def __init__(self, pace=0.0, template="{{ messages }}"):
         """Its tokenizer renders nothing; the template tells how the model writes calls."""
@@ -80,7 +81,7 @@ class EchoEngine:
     async def start(self):
         self.stopping, self.is_ready = False, True
 
-    load = Load(1, 0, 1, 0.5, (PageCounts(10, 4, 2),), {"ValueError": 3})
+    load = Load(1, 0, 0, 1, 0.5, (PageCounts(10, 4, 2),), {"ValueError": 3})
 
     @property
     def num_requests(self):

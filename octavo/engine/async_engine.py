@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import logging
 from asyncio import AbstractEventLoop
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +44,7 @@ class AsyncEngine:
         self._inbox = SimpleQueue[Callable[[], None] | None]()  # None: end
         self._lock = Condition()  # of what follows
         self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
-        self._num_new = 0  # requests in the inbox
+        self._num_new = Counter[bool]()  # requests in the inbox, by whether in the background
         self._is_open = False
         self._reopens_in: float | None = None
         self._ends: deque[float] = deque(maxlen=32)  # when the last requests finished
@@ -89,6 +89,11 @@ class AsyncEngine:
     @property
     def max_context(self) -> int:
         return self.engine.max_context
+
+    @property
+    def max_running(self) -> int:
+        """Sequences of one step."""
+        return self._config.max_running
 
     @property
     def plan(self) -> Plan:
@@ -143,7 +148,7 @@ class AsyncEngine:
         with self._lock:
             self._check_room(request)
             self._mailboxes[request.id] = mailbox
-            self._num_new += 1
+            self._num_new[request.is_background] += 1
             self._inbox.put(partial(self._add, request, compiled))  # before what `stop` puts there
         return Events(mailbox, leave=partial(self._inbox.put, partial(self._cancel, request.id)))
 
@@ -162,9 +167,9 @@ class AsyncEngine:
             raise CapacityError(problem, self._reopens_in)
         if request.id in self._mailboxes:
             raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
-        waiting, limit = self.engine.num_waiting + self._num_new, self._config.max_waiting
-        if waiting >= limit:
-            raise QueueFull(waiting, limit, self._seconds_an_end())
+        waiting = self.engine.num_queued(request) + self._num_new[request.is_background]
+        if waiting >= self._config.max_waiting:
+            raise QueueFull(waiting, self._config.max_waiting, self._seconds_an_end())
 
     def _seconds_an_end(self) -> float | None:
         """From one request's end, which lets one in, to the next, of late."""
@@ -208,7 +213,7 @@ class AsyncEngine:
     def _add(self, request: Request, compiled: Compiled | None) -> None:
         """`compiled` is here so that it need not be compiled again."""
         with self._lock:
-            self._num_new -= 1
+            self._num_new[request.is_background] -= 1
         try:
             self.engine.add(request)
         except OctavoError as error:  # the queue was filled by preempted sequences meanwhile
@@ -234,8 +239,8 @@ class AsyncEngine:
 
     def _forget(self, id: str) -> None:
         with self._lock:
-            self._ends.append(monotonic())
-            del self._mailboxes[id]
+            if not self._mailboxes.pop(id).request.is_background:
+                self._ends.append(monotonic())
             self._lock.notify_all()
 
     def _give_up(self) -> None:

@@ -94,6 +94,10 @@ class Engine:
     def num_running(self) -> int:
         return self._scheduler.num_running
 
+    def num_queued(self, request: Request) -> int:
+        """How many count against the bound of the queue that `request` would stand in."""
+        return self._scheduler.num_queued(request)
+
     @property
     def load(self) -> Load:
         """Any thread may look."""
@@ -101,6 +105,7 @@ class Engine:
         return Load(
             num_running=self.num_running,
             num_waiting=self.num_waiting,
+            num_background=self._scheduler.num_background,
             batch_size=self._batch_size,
             hit_ratio=found / prompted if prompted else 0.0,
             pages=self.pages,

@@ -10,6 +10,10 @@ before the next is planned:
 Both queues stand in order of (priority, tag, arrival), the tag being the share that its tenant had
 had when the request came (shares.py): the first is served first, the last of the running gives way
 first, to one that waits before it, too, where all places are taken.
+
+The background stands behind all others and has shares and a queue's bound of its own. It is given
+tokens only in steps in which nobody else runs or waits; meanwhile it keeps its places and pages
+until they are wanted. So, cached prefixes aside, the others are served as if it were not there.
 """
 
 from bisect import insort
@@ -25,9 +29,9 @@ from octavo.scheduler.sequence import Sequence
 from octavo.scheduler.shares import Shares, cost, estimate
 from octavo.types import Request
 
-_Order: TypeAlias = tuple[float, float, float]  # priority, tag, arrival
+_Order: TypeAlias = tuple[bool, float, float, float]  # in the background, priority, tag, arrival
 _order = attrgetter("order")
-_last: _Order = (inf, inf, inf)
+_last: _Order = (True, inf, inf, inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +69,29 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._live: dict[str, Sequence] = {}
-        self._shares = Shares()
+        self._shares = Shares(), Shares()  # of the foreground, of the background
         self._arrivals = 0
         self.num_preempted = 0  # over all time
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def num_queued(self) -> int:
-        """Of those that wait, the ones that never ran: they count against the queue's bound."""
-        return sum(not sequence.num_preempted for sequence in self._waiting)
+        """Beside the background."""
+        return sum(not sequence.is_background for sequence in self._waiting)
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        """Beside the background."""
+        return sum(not sequence.is_background for sequence in self._running)
+
+    @property
+    def num_background(self) -> int:
+        return len(self._running) + len(self._waiting) - self.num_running - self.num_waiting
+
+    def num_queued(self, request: Request) -> int:
+        """Of those that wait, the ones that never ran and are in the background if `request` is:
+        they count against the queue's bound."""
+        kin = (s for s in self._waiting if s.is_background == request.is_background)
+        return sum(not sequence.num_preempted for sequence in kin)
 
     @property
     def has_work(self) -> bool:
@@ -95,9 +106,9 @@ class Scheduler:
         """Queues the request; the order of calls is the order of arrival. Cached prefixes are
         shared only under the same salt. Raises BadRequest or QueueFull."""
         self._check(request)
-        if self.num_queued >= self._max_waiting:
-            raise QueueFull(self.num_queued, self._max_waiting)
-        order = (request.priority, self._tag(request), self._arrivals)
+        if (num_queued := self.num_queued(request)) >= self._max_waiting:
+            raise QueueFull(num_queued, self._max_waiting)
+        order = (request.is_background, request.priority, self._tag(request), self._arrivals)
         sequence = Sequence(request, seed, order, self.tables.open(salt))
         self._arrivals += 1
         self._live[request.id] = sequence
@@ -105,11 +116,13 @@ class Scheduler:
         return sequence
 
     def _tag(self, request: Request) -> float:
-        if not self._live:
-            self._shares.clear()
-        floor = min((sequence.order[1] for sequence in self._live.values()), default=0.0)
+        shares = self._shares[request.is_background]
+        kin = [s for s in self._live.values() if s.is_background == request.is_background]
+        if not kin:
+            shares.clear()
+        floor = min((sequence.order[2] for sequence in kin), default=0.0)
         guess = estimate(len(request.prompt_ids), request.params)
-        return self._shares.tag(request.tenant, guess, floor)
+        return shares.tag(request.tenant, guess, floor)
 
     def _check(self, request: Request) -> None:
         if request.id in self._live:
@@ -129,7 +142,8 @@ class Scheduler:
         and what is known of answers beyond their next tokens, as far as step_tokens go. Empty only
         when there is no work. Every sequence that could be sampled in the last step was given its
         token, was late, or finished."""
-        plan = _Plan(self._step_tokens)
+        firsts = [queue[0] for queue in (self._running, self._waiting) if queue]
+        plan = _Plan(self._step_tokens, is_background=all(s.is_background for s in firsts))
         for sequence in [s for s in self._running if s.num_left == 1]:
             self._serve(sequence, plan)
         for sequence in [s for s in self._running if s.num_left > 1]:
@@ -147,33 +161,33 @@ class Scheduler:
             try:
                 self.tables.extend(sequence.table, end)
             except OutOfPages:
-                last = self._running[-1]
-                self._preempt(last)
-                plan.drop(last)
-                if last is sequence:
+                if self._give_way(plan) is sequence:
                     return
             else:
                 plan.serve(sequence, end)
                 return
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._running.remove(sequence)
-        self.tables.release(sequence.table)
-        sequence.num_computed = 0
-        sequence.num_preempted += 1
+    def _give_way(self, plan: "_Plan") -> Sequence:
+        """The last of the running does."""
+        last = self._running.pop()
+        self.tables.release(last.table)
+        last.num_computed = 0
+        last.num_preempted += 1
         self.num_preempted += 1
-        insort(self._waiting, sequence, key=_order)
+        insort(self._waiting, last, key=_order)
+        plan.drop(last)
+        return last
 
     def _admit(self, plan: "_Plan", before: _Order = _last) -> None:
         """Waiting sequences in their order: one that must wait lets nobody pass, and those that
         have just given way must wait."""
-        while self._waiting and plan.tokens_left and not plan.preempted:
+        while self._waiting and plan.tokens_left and not plan.is_short:
             sequence = self._waiting[0]
             if sequence.order > before or plan.is_closed_to(sequence):
                 return
             if not self._make_place(sequence, plan):
                 return
-            if not self._begin(sequence):
+            if not self._begin(sequence, plan):
                 return
             del self._waiting[0]
             insort(self._running, sequence, key=_order)
@@ -184,21 +198,22 @@ class Scheduler:
         it. What it computed stays findable, so that little is computed again."""
         if len(self._running) < self._max_running:
             return True
-        last = self._running[-1]
-        if last.order < sequence.order:
+        if self._running[-1].order < sequence.order:
             return False
-        self._preempt(last)
-        plan.drop(last)
+        self._give_way(plan)
         return True
 
-    def _begin(self, sequence: Sequence) -> bool:
+    def _begin(self, sequence: Sequence, plan: "_Plan") -> bool:
         """Needs room for all tokens and the one to come, beside a page for each of the running to
-        grow: it shall not be preempted as soon as it begins."""
+        grow: it shall not be preempted as soon as it begins. The background makes room."""
         tables = self.tables
         searches = not sequence.wants_prompt_logits
         prefix = tables.find(sequence.table, sequence.tokens) if searches else tables.nothing()
-        if not tables.fits(prefix, len(sequence.tokens) + 1, spare=len(self._running)):
-            return False
+        spare = sum(not plan.leaves_out(other) for other in self._running)
+        while not tables.fits(prefix, len(sequence.tokens) + 1, spare):
+            if not (self._running and plan.leaves_out(self._running[-1])):
+                return False
+            self._give_way(plan)
         tables.hold(sequence.table, prefix)
         sequence.num_computed = prefix.num_tokens
         if not sequence.num_preempted:
@@ -239,7 +254,7 @@ class Scheduler:
         read = sequence.num_prompt if spent else min(sequence.num_computed, sequence.num_prompt)
         true = cost(read, sequence.cached_tokens, spent)
         guess = estimate(sequence.num_prompt, request.params)
-        self._shares.settle(request.tenant, guess, true)
+        self._shares[request.is_background].settle(request.tenant, guess, true)
 
     def cancel(self, id: str) -> Sequence | None:
         """Finishes the sequence, if there is one that waits or runs."""
@@ -249,10 +264,12 @@ class Scheduler:
 
 
 class _Plan:
-    """A step in the making."""
+    """A step in the making, for the background or for all others."""
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int, *, is_background: bool) -> None:
         self.tokens_left = num_tokens
+        self.is_short = False  # of pages or places: one that it is for has given way
+        self._is_background = is_background
         self._answered: str | None = None  # tenant of a prompt that ends in this step
         self.preempted: list[Sequence] = []
         self._chunks: dict[Sequence, Chunk] = {}
@@ -264,13 +281,18 @@ class _Plan:
         if end == len(sequence.tokens) and end - start > 1 and sequence.is_prompt_left:
             self._answered = sequence.request.tenant
 
+    def leaves_out(self, sequence: Sequence) -> bool:
+        return sequence.is_background and not self._is_background
+
     def is_closed_to(self, sequence: Sequence) -> bool:
         """A prompt that ends in this step is answered as soon as the step is over: it shall not
         take longer for the prompts of others, who had more."""
         others = self._answered is not None and sequence.request.tenant != self._answered
-        return others and sequence.num_left > 1 and sequence.is_prompt_left
+        waits = others and sequence.num_left > 1 and sequence.is_prompt_left
+        return waits or self.leaves_out(sequence)
 
     def drop(self, sequence: Sequence) -> None:
+        self.is_short |= not self.leaves_out(sequence)
         self.preempted.append(sequence)
         if (chunk := self._chunks.pop(sequence, None)) is not None:
             self.tokens_left += chunk.end - chunk.start

@@ -13,7 +13,7 @@ class Sequence:
     """Made and changed by the Scheduler alone; the engine reads it."""
 
     def __init__(
-        self, request: Request, seed: int, order: tuple[int, float, int], table: PageTable
+        self, request: Request, seed: int, order: tuple[bool, int, float, int], table: PageTable
     ) -> None:
         self.request = request
         self.seed = seed
@@ -23,7 +23,8 @@ class Sequence:
         self.cached_tokens = 0  # of the prompt, found in pages of earlier requests
         self.num_preempted = 0  # times
         self.table = table
-        self.order = order  # (priority, tag of its share, arrival): the lower runs first
+        # (in the background, priority, tag of its share, arrival): the lower runs first
+        self.order = order
 
     def __repr__(self) -> str:
         return f"Sequence({self.id!r}, {self.num_computed}/{len(self.tokens)} tokens computed)"
@@ -31,6 +32,10 @@ class Sequence:
     @property
     def id(self) -> str:
         return self.request.id
+
+    @property
+    def is_background(self) -> bool:
+        return self.request.is_background
 
     @property
     def num_prompt(self) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
@@ -16,10 +16,13 @@ from starlette.routing import Route
 
 from octavo.errors import OctavoError
 from octavo.registry import entry, names
+from octavo.server.batch_worker import BatchWorker
+from octavo.server.batches import Batches
 from octavo.server.calls import Reply
-from octavo.server.desk import Desk, Dialect
+from octavo.server.desk import PROTOCOLS, Desk, dialects
 from octavo.server.endpoint import Endpoint
 from octavo.server.exchange import UnknownFields, guarded, json_response
+from octavo.server.files import Files
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
@@ -29,8 +32,9 @@ from octavo.server.running import Engine, Listener
 from octavo.server.state import State
 from octavo.types import Json
 
-PROTOCOLS = "octavo.server.protocols"  # what generates
-ENDPOINTS = "octavo.server.endpoints"  # all else
+__all__ = ["ENDPOINTS", "PROTOCOLS", "create_app"]
+
+ENDPOINTS = "octavo.server.endpoints"  # all that does not generate
 
 
 class Answering(Protocol):
@@ -74,7 +78,8 @@ def create_app(
             app.state.responses = Responses(app.state.desk, app.state.kept)
             try:
                 await app.state.responses.start()
-                yield
+                async with _working(app):
+                    yield
             finally:
                 await app.state.replays.close()
                 await engine.stop()
@@ -93,6 +98,25 @@ def create_app(
     return app
 
 
+@asynccontextmanager
+async def _working(app: Starlette) -> AsyncIterator[None]:
+    """Files and batches have a connection of their own: whoever asks does not wait for a line's
+    result to be safe on disk."""
+    kept: State = app.state.kept
+    with closing(State(kept.path)) as own:
+        app.state.files = Files(own)
+        app.state.batches = Batches(own, app.state.files)
+        app.state.batch_worker = BatchWorker(
+            app.state.batches,
+            app.state.files,
+            app.state.desk,
+            app.state.responses,
+            app.state.unknown_fields,
+        )
+        async with app.state.batch_worker.working():
+            yield
+
+
 def _cors(origins: Sequence[str]) -> list[Middleware]:
     if not origins:
         return []
@@ -108,9 +132,8 @@ def _cors(origins: Sequence[str]) -> list[Middleware]:
 
 
 def _generating() -> list[Route]:
-    dialects = [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
     return [
-        Route(d.PATH, guarded(Endpoint(d).answer, d.problem), methods=["POST"]) for d in dialects
+        Route(d.PATH, guarded(Endpoint(d).answer, d.problem), methods=["POST"]) for d in dialects()
     ]
 
 
@@ -134,4 +157,12 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
     response = json_response({"error": said}, error.status_code)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:  # Starlette knows one route of the path, there may be more
+        response.headers["allow"] = ", ".join(_methods(http))
     return response
+
+
+def _methods(http: HttpRequest) -> list[str]:
+    routes = [route for route in http.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.path_regex.match(http.scope["path"])]
+    return sorted({method for route in matching for method in route.methods or ()})

@@ -12,19 +12,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import uuid4
 
 from sse_starlette import ServerSentEvent
 
 from octavo.engine.chat_format import Prompt as Written
 from octavo.errors import BadRequest, OctavoError, PromptTooLong
+from octavo.registry import entry, names
 from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
 from octavo.types import Chat, Event, Json, Request, SamplingParams
+
+PROTOCOLS = "octavo.server.protocols"  # what generates
 
 
 class Dialect(Protocol):
@@ -38,6 +41,10 @@ class Dialect(Protocol):
     def chunks(self, reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]: ...
     def whole(self, reply: Reply, answers: Sequence[Answer]) -> bytes: ...
     def problem(self, error: OctavoError) -> Json: ...
+
+
+def dialects() -> list[Dialect]:
+    return [cast(Dialect, entry(PROTOCOLS, name)) for name in names(PROTOCOLS)]
 
 
 class Desk:
@@ -61,19 +68,20 @@ class Desk:
             reading=first.reading,
         )
 
-    async def begin(self, reply: Reply, key: Key | None) -> Running:
+    async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
-        then nothing runs."""
+        then nothing runs. In the background it runs only while nothing else does."""
         kept = await self._compile(reply.call)
-        grant = self.gate.admit(key, reply)
+        grant = self.gate.admit(key, reply, in_background=in_background)
         try:
-            running = await Running.begin(self.engine, _requests(reply, key))
+            requests = _requests(reply, key, in_background=in_background)
+            running = await Running.begin(self.engine, requests)
         except BaseException:
             if grant:
                 grant.settle(0, monotonic())
             raise
         del kept  # the engine has it now
-        running.listener = self.journal.open(reply, grant)
+        running.listener = self.journal.open(reply, grant, in_background=in_background)
         return running
 
     async def _compile(self, call: Call) -> object:
@@ -129,7 +137,7 @@ async def answers(reply: Reply, running: Running) -> list[Answer]:
     return [fold(events) for events in heard]
 
 
-def _requests(reply: Reply, key: Key | None) -> list[Request]:
+def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call, tenant = reply.call, key.id if key else ""
     requests: list[Request] = []
@@ -138,6 +146,16 @@ def _requests(reply: Reply, key: Key | None) -> list[Request]:
         for k in range(call.n):
             params = replace(call.params, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
-            rank = priority(key, call)
-            requests.append(Request(name, ids, params, rank, tenant, call.timeout, reply.reading))
+            requests.append(
+                Request(
+                    id=name,
+                    prompt_ids=ids,
+                    params=params,
+                    priority=priority(key, call),
+                    tenant=tenant,
+                    timeout=call.timeout,
+                    reading=reply.reading,
+                    is_background=in_background,
+                )
+            )
     return requests

@@ -134,6 +134,11 @@ class UnknownFields:
         return {"x-octavo-ignored": ", ".join(shown + more)}
 
 
+def owner(http: HttpRequest) -> str:
+    """Whose things the caller may see; "": those of nobody in particular."""
+    return http.state.key.id if http.state.key else ""
+
+
 def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """What stands behind the "?", and headers as `read` has them. A list is written "a=1&a=2", or
     "a[]=1&a[]=2" as OpenAI's clients do. Raises BadRequest."""

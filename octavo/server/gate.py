@@ -39,21 +39,23 @@ class Gate:
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
 
     def key(self, id: str) -> Key | None:
-        """That of a tenant who asked before; None: nobody in particular. Raises Unauthorized."""
+        """That of a tenant who asked before; None: nobody in particular. Raises Unauthorized once
+        it was revoked."""
         if not id:
             return None
         if self._keys is None:
             raise Unauthorized("its API key is not known here any more")
         return self._keys.named(id)
 
-    def admit(self, key: Key | None, reply: Reply) -> Grant | None:
+    def admit(self, key: Key | None, reply: Reply, *, in_background: bool = False) -> Grant | None:
         """Raises RateLimited, or BadRequest for what the key may never ask."""
         if key is None:
             return None
         prompts = sum(map(len, reply.prompt_ids))
         wanted = reply.call.params.max_tokens
         answer = ANSWER if wanted is None else min(wanted, ANSWER)
-        return self._limiter.admit(key, prompts + answer * reply.num_choices, monotonic())
+        num_tokens = prompts + answer * reply.num_choices
+        return self._limiter.admit(key, num_tokens, monotonic(), in_background=in_background)
 
     def headers(self, key: Key | None) -> dict[str, str]:
         return self._limiter.headers(key, monotonic()) if key else {}

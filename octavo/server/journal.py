@@ -1,6 +1,7 @@
 """What happened to the newest requests: what /v1/requests/{id}/explain tells, and what is counted.
 
-Owns the entries of the last MAX_KEPT replies. Knows events, but no protocol and no HTTP.
+Owns the entries of the last MAX_KEPT replies, and of as many in the background. Knows events, but
+no protocol and no HTTP.
 """
 
 from collections import OrderedDict
@@ -23,20 +24,25 @@ class Journal:
     ) -> None:
         """Each of `listeners` makes one of a reply, which hears and is closed with its entry."""
         self.metrics, self._listeners = metrics, listeners
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        # The others', and the background's, which shall not crowd them out.
+        self._entries = OrderedDict[str, Entry](), OrderedDict[str, Entry]()
 
-    def open(self, reply: Reply, grant: Grant | None = None) -> "Entry":
+    def open(
+        self, reply: Reply, grant: Grant | None = None, *, in_background: bool = False
+    ) -> "Entry":
         """The entry settles the grant when it closes."""
-        entry = Entry(reply, grant, self.metrics)
+        entry = Entry(reply, grant, self.metrics, in_background=in_background)
         entry.listeners = [listener(reply) for listener in self._listeners]
-        self._entries[reply.id] = entry
-        if len(self._entries) > MAX_KEPT:
-            self._entries.popitem(last=False)
+        entries = self._entries[in_background]
+        entries[reply.id] = entry
+        if len(entries) > MAX_KEPT:
+            entries.popitem(last=False)
         return entry
 
     def explain(self, id: str) -> Json:
         """Raises UnknownName."""
-        if (entry := self._entries.get(id)) is None:
+        first, background = self._entries
+        if (entry := first.get(id) or background.get(id)) is None:
             raise UnknownName(f"the journal of the last {MAX_KEPT} requests", id[:100], close=[])
         return entry.explained()
 
@@ -44,7 +50,9 @@ class Journal:
 class Entry:
     """Of one reply. Whoever opens it closes it."""
 
-    def __init__(self, reply: Reply, grant: Grant | None, metrics: Metrics) -> None:
+    def __init__(
+        self, reply: Reply, grant: Grant | None, metrics: Metrics, *, in_background: bool
+    ) -> None:
         # Not the reply: it holds the prompt.
         self._head = {
             "id": reply.id,
@@ -53,7 +61,9 @@ class Entry:
             "model": reply.call.model,
             "system_fingerprint": reply.fingerprint,
             "priority": reply.call.priority,
+            "background": in_background,
         }
+        self._in_background = in_background
         self._metrics, self._grant = metrics, grant
         self.listeners: list[Listener] = []
         self._begun = monotonic()
@@ -64,17 +74,23 @@ class Entry:
         now, choice = monotonic(), self._choices[index]
         match event:
             case Delta(token_ids=ids) if ids:
-                if choice.last is None:
-                    self._metrics.first_token(now - self._begun)
-                else:
-                    self._metrics.next_token(now - choice.last)
+                if not self._in_background:
+                    self._time(choice.last, now)
                 choice.last = now
                 choice.num_tokens += len(ids)
             case Finished():
                 choice.end = event
-                self._metrics.finished(event, now - self._begun)
+                self._metrics.finished(event)
+                if not self._in_background:
+                    self._metrics.took(event.timing, now - self._begun)
         for listener in self.listeners:
             listener.hear(index, event)
+
+    def _time(self, last: float | None, now: float) -> None:
+        if last is None:
+            self._metrics.first_token(now - self._begun)
+        else:
+            self._metrics.next_token(now - last)
 
     def close(self) -> None:
         for choice in self._choices:

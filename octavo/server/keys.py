@@ -13,7 +13,7 @@ from hmac import compare_digest
 from sqlite3 import Row
 
 from octavo.errors import BadConfig, Unauthorized, UnknownName
-from octavo.server.state import State
+from octavo.server.state import State, insert
 
 PREFIX = "sk-octavo"
 MOST = 2**31 - 1
@@ -25,7 +25,7 @@ class Limits:
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None  # of prompts, unless cached, and of answers
-    concurrency: int | None = None  # requests that run or wait
+    concurrency: int | None = None  # requests that run or wait, beside the background
     priority: int = 0  # of its requests; lower runs first
 
     def __post_init__(self) -> None:
@@ -61,9 +61,8 @@ class Keys:
         text = f"{PREFIX}-{key.id}-{secrets.token_urlsafe(32)}"
         row = {"id": key.id, "name": name, "hash": _hash(text), "created": key.created}
         row |= asdict(limits)
-        columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
         with self._state.change() as connection:
-            connection.execute(f"INSERT INTO keys ({columns}) VALUES ({marks})", row)
+            insert(connection, "keys", row)
         return key, text
 
     def all(self) -> list[Key]:

@@ -6,6 +6,9 @@ A bucket holds a minute's worth and is refilled evenly. Tokens are reserved as a
 and the most that may be answered, and settled when the truth is known:
 
     admit ─▶ Grant, or RateLimited ─▶ ... ─▶ settle(tokens)
+
+What runs in the background leaves half of each bucket to the key's other requests, and takes none
+of its places.
 """
 
 from dataclasses import dataclass, field
@@ -51,13 +54,14 @@ class Grant:
 
     account: Account
     reserved: int  # tokens
+    places: int  # of those that run at a time
     is_settled: bool = field(default=False)
 
     def settle(self, num_tokens: int, now: float) -> None:
         if self.is_settled:
             return
         self.is_settled = True
-        self.account.running -= 1
+        self.account.running -= self.places
         if self.account.tokens:
             self.account.tokens.take(num_tokens - self.reserved, now)
 
@@ -66,11 +70,11 @@ class Limiter:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
 
-    def admit(self, key: Key, num_tokens: int, now: float) -> Grant:
+    def admit(self, key: Key, num_tokens: int, now: float, *, in_background: bool = False) -> Grant:
         """Takes one request and `num_tokens` tokens, or nothing: RateLimited, or BadRequest where
         waiting would not help."""
-        account, limits = self.account(key, now), key.limits
-        if limits.concurrency is not None and account.running >= limits.concurrency:
+        account, limits, places = self.account(key, now), key.limits, int(not in_background)
+        if limits.concurrency is not None and account.running + places > limits.concurrency:
             raise RateLimited("requests at a time", account.running, limits.concurrency, None)
         for kind, bucket, amount in (
             ("requests a minute", account.requests, 1),
@@ -84,16 +88,17 @@ class Limiter:
                     f"{bucket.capacity} a minute: shorten the prompt or lower max_tokens",
                     "max_tokens",
                 )
-            if bucket.level(now) < amount:
+            needed = max(amount, bucket.capacity / 2) if in_background else amount
+            if bucket.level(now) < needed:
                 left = int(max(0.0, bucket.level(now)))
-                wait = bucket.seconds_until(amount, now)
+                wait = bucket.seconds_until(needed, now)
                 raise RateLimited(kind, bucket.capacity - left, bucket.capacity, wait)
         if account.requests:
             account.requests.take(1, now)
         if account.tokens:
             account.tokens.take(num_tokens, now)
-        account.running += 1
-        return Grant(account, num_tokens)
+        account.running += places
+        return Grant(account, num_tokens, places)
 
     def account(self, key: Key, now: float) -> Account:
         """New limits of a key begin with full buckets."""

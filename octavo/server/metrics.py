@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from octavo.server.running import Engine
-from octavo.types import Finished
+from octavo.types import Finished, Timing
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 TOKENS = tuple(2**k for k in range(18))
@@ -81,7 +81,7 @@ class Metrics:
         """Its client went before the end."""
         self._finished.labels(self._model, "cancelled").inc()
 
-    def finished(self, end: Finished, seconds: float) -> None:
+    def finished(self, end: Finished) -> None:
         self._finished.labels(self._model, end.reason).inc()
         usage, timing = end.usage, end.timing
         self._prompt.inc(usage.prompt_tokens)
@@ -89,12 +89,15 @@ class Metrics:
         self._cached.inc(usage.cached_tokens)
         self._completion.inc(usage.completion_tokens)
         self._preemptions.inc(timing.preemptions)
+        self._prompts.observe(usage.prompt_tokens)
+        self._completions.observe(usage.completion_tokens)
+
+    def took(self, timing: Timing, seconds: float) -> None:
+        """One for which somebody waited: the background says nothing of how fast this is."""
         self._queue.observe(timing.waiting)
         self._prefill.observe(timing.prefill)
         self._decode.observe(timing.decode)
         self._whole.observe(seconds)
-        self._prompts.observe(usage.prompt_tokens)
-        self._completions.observe(usage.completion_tokens)
 
     def _counter(self, name: str, help: str, *labels: str) -> Any:
         counter = Counter(
@@ -128,8 +131,17 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Any]:
         load = self._engine.load
-        yield self._gauge("requests_running", "Sequences in the batch.", load.num_running)
-        yield self._gauge("requests_waiting", "Sequences that wait for room.", load.num_waiting)
+        yield self._gauge(
+            "requests_running", "Sequences that run, beside the background.", load.num_running
+        )
+        yield self._gauge(
+            "requests_waiting", "Sequences that wait, beside the background.", load.num_waiting
+        )
+        yield self._gauge(
+            "requests_background",
+            "Sequences in the background, running or waiting.",
+            load.num_background,
+        )
         yield self._gauge("batch_size", "Sequences of the last step.", load.batch_size)
         yield self._gauge("prefix_hit_ratio", "Of all prompt tokens, cached.", load.hit_ratio)
         use = max(group.held / group.total for group in load.pages)

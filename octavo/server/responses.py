@@ -150,11 +150,12 @@ class Responses:
             return call
         return await asyncio.to_thread(self._resolved, call, call.thread, tenant_of(key))
 
-    async def begin(self, reply: Reply, key: Key | None) -> Run:
-        """Of a call that is to be kept. Raises RateLimited, QueueFull, CapacityError, BadRequest:
-        then nothing runs."""
+    async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Run:
+        """Of a call that is to be kept; `in_background` as for the desk. Raises RateLimited,
+        QueueFull, CapacityError, BadRequest: then nothing runs."""
         reply = _seeded(reply)
-        run = Run(reply, tenant_of(key), await self._desk.begin(reply, key))
+        running = await self._desk.begin(reply, key, in_background=in_background)
+        run = Run(reply, tenant_of(key), running)
         self._carry_out(run, run.heard())
         try:
             async with aclosing(run.log.follow()) as events:

@@ -30,6 +30,8 @@ class Engine(Protocol):
     @property
     def max_context(self) -> int: ...  # tokens of a prompt and its answer together
     @property
+    def max_running(self) -> int: ...  # sequences of one step
+    @property
     def tokenizer(self) -> Tokenizer: ...
     @property
     def chat_format(self) -> ChatFormat: ...

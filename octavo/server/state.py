@@ -4,7 +4,7 @@ Owns the connection and how it is shared, but no table: each is its owner's to c
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ class State:
         except (OSError, sqlite3.Error) as error:
             problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
             raise BadConfig("state", problem) from error
+        self.path = path
         self.folder = path.parent  # for what is too large for a table
         self._connection.row_factory = sqlite3.Row
         self._lock = Lock()
@@ -53,3 +54,9 @@ class State:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """One row, by column, within a change."""
+    marks = ", ".join(f":{column}" for column in row)
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", row)

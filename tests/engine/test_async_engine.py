@@ -1,6 +1,7 @@
 """octavo.AsyncEngine over a tiny model: many listeners, one engine thread, nobody left waiting."""
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 import time
@@ -136,6 +137,25 @@ def test_what_cannot_be_served_is_refused_at_once(llama):
             await running.aclose()
             await anext(waiting)
             await waiting.aclose()
+
+    in_loop(test())
+
+
+def test_the_background_fills_a_queue_of_its_own(llama):
+    async def test():
+        async with AsyncEngine(engine_over(llama, max_waiting=1, max_running=1)) as engine:
+            behind = [dataclasses.replace(asked(id, **FOREVER), is_background=True) for id in "bcd"]
+            streams = [engine.submit(behind[0])]
+            await anext(streams[0])
+            streams.append(engine.submit(behind[1]))
+            with pytest.raises(QueueFull):
+                engine.submit(behind[2])
+            streams.append(engine.submit(asked("guest", **FOREVER)))
+            await anext(streams[2])
+            assert engine.load.num_running == 1
+            assert (engine.load.num_waiting, engine.load.num_background) == (0, 2)
+            for stream in streams:
+                await stream.aclose()
 
     in_loop(test())
 

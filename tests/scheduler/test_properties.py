@@ -3,6 +3,7 @@ memory on paper: a slot remembers a hash of every token up to the one it was wri
 next token is drawn from what the slots say."""
 
 from collections import Counter
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,9 @@ requests = st.tuples(
     ),
     st.sampled_from([0, 0, 1, -1]),  # priority
     st.sampled_from(["a", "a", "b", "c"]),  # tenant
+    st.sampled_from([False, False, True]),  # in the background
 )
+arrivals = st.lists(st.lists(requests, max_size=3), min_size=3, max_size=8)
 engines = st.builds(
     lambda **options: PaperEngine(**options),
     windows=st.sampled_from([[None], [None, 33], [5, None], [16, 33]]),
@@ -47,6 +50,7 @@ happenings = st.one_of(
 
 class PaperEngine:
     def __init__(self, windows, num_pages, max_running, beyond, prefix_cache):
+        self.made_of = windows, num_pages, max_running, beyond
         self.windows = windows
         self.max_running, self.step_tokens = max_running, max_running + beyond
         groups = [KVGroup(num_layers=1, kv_heads=1, head_dim=8, window=w) for w in windows]
@@ -65,36 +69,43 @@ class PaperEngine:
         self.ended, self.late = Counter(), Counter()
         self.accepted = 0
 
+    def without_cache(self):
+        return PaperEngine(*self.made_of, prefix_cache=False)
+
     def add(self, requests):
-        for prompt_ids, params, priority, tenant in requests:
-            self._add(Request(str(self.accepted), prompt_ids, params, priority, tenant))
+        for request in requests:
+            self.add_one(str(self.accepted), *request)
+
+    def add_one(self, id, prompt_ids, params, priority, tenant, is_background):
+        self._add(Request(id, prompt_ids, params, priority, tenant, is_background=is_background))
 
     def _add(self, request):
         if len(request.prompt_ids) >= self.tables.max_tokens:
             with pytest.raises(BadRequest, match=f"{self.tables.max_tokens} that the KV pages"):
                 self.scheduler.add(request, seed=0)
-        elif self._never_ran() >= MAX_WAITING:
+        elif self._never_ran(request.is_background) >= MAX_WAITING:
             with pytest.raises(QueueFull):
                 self.scheduler.add(request, seed=0)
         else:
             self.live[request.id] = self.scheduler.add(request, seed=0)
             self.accepted += 1
 
-    def _never_ran(self):
+    def _never_ran(self, is_background):
         """Of those that wait; what has given way was accepted before."""
         waiting = [self.live[id] for id in self.live.keys() - self.running]
-        return sum(not sequence.num_preempted for sequence in waiting)
+        kin = [sequence for sequence in waiting if sequence.is_background == is_background]
+        return sum(not sequence.num_preempted for sequence in kin)
 
     def steps(self, times):
         for _ in range(times):
-            self._step()
+            self.step()
 
     def leave(self, choice):
         for id in sorted(self.live)[choice : choice + 1]:
             self._cancel(self.live[id])
 
     def leave_during_a_step(self, choice):
-        self._step(leaving=sorted(self.running)[choice : choice + 1])
+        self.step(leaving=sorted(self.running)[choice : choice + 1])
 
     def fail(self, _):
         for chunk in self._plan().chunks:
@@ -106,11 +117,11 @@ class PaperEngine:
         for _ in range(3000):
             if not self.scheduler.has_work:
                 break
-            self._step()
+            self.step()
         assert sum(self.ended.values()) == self.accepted
         assert not any(count.held for count in self.tables.counts())
 
-    def _step(self, leaving=()):
+    def step(self, leaving=()):
         step = self._plan()
         self._run(step)
         for id in leaving:
@@ -118,12 +129,13 @@ class PaperEngine:
         late = [chunk for chunk in step.chunks if chunk.samples and self._is_late(chunk)]
         self.scheduler.commit(step, late)
         self._sample(step, late)
+        return step
 
     def _is_late(self, chunk):
         """Now and then its mask is not there yet; three times in a row at most."""
         times = self.late[chunk.sequence.id]
         self.late[chunk.sequence.id] = 0 if times == 3 else times + 1
-        return times < 3 and hash((int(chunk.sequence.id), chunk.end)) % 4 == 0
+        return times < 3 and crc32(f"{chunk.sequence.id} {chunk.end}".encode()) % 4 == 0
 
     def _cancel(self, sequence):
         assert self.scheduler.cancel(sequence.id) is sequence
@@ -136,7 +148,8 @@ class PaperEngine:
         self.ended[sequence.id] += 1
 
     def _plan(self):
-        decoding = {id for id in self.running if self.live[id].num_left == 1}
+        turn = {s.id for s in self.live.values() if not s.is_background} or set(self.live)
+        decoding = {id for id in self.running & turn if self.live[id].num_left == 1}
         waiting = [s for id, s in self.live.items() if id not in self.running]
         step = self.scheduler.plan()
         served = {chunk.sequence.id for chunk in step.chunks}
@@ -145,18 +158,23 @@ class PaperEngine:
         self.running = (self.running | begun) - preempted
         assert decoding <= served | preempted, "a decode waits for no one"
         assert bool(served) == bool(self.live), "there is progress as long as there is work"
+        assert served <= turn, "the background waits for all others"
         self._check_limits(step)
         self._check_order(step, waiting, begun)
         return step
 
     def _check_limits(self, step):
         assert step.num_tokens <= self.step_tokens
-        assert len(self.running) == self.scheduler.num_running <= self.max_running
+        assert len(self.running) <= self.max_running
+        assert self._foreground(self.running) == self.scheduler.num_running
         assert len({chunk.sequence.id for chunk in step.chunks}) == len(step.chunks)
         for chunk in step.chunks:
             sequence = chunk.sequence
             assert sequence.num_computed == chunk.start < chunk.end <= len(sequence.tokens)
             assert chunk.samples == (chunk.end == len(sequence.tokens))
+
+    def _foreground(self, ids):
+        return sum(not self.live[id].is_background for id in ids)
 
     def _check_order(self, step, waiting, begun):
         """In order of priority, share and arrival; the last give way when pages or places are
@@ -168,7 +186,8 @@ class PaperEngine:
         ends = {chunk.sequence.id: chunk.end for chunk in step.chunks}
         if running:
             assert running[0].id in ends, "the first of all moves on in every step"
-        prompts = [s for s in running if s.num_left > 1]
+        turn = [s for s in running if s.is_background == running[0].is_background]
+        prompts = [s for s in turn if s.num_left > 1]
         lefts = [len(s.tokens) - ends.get(s.id, s.num_computed) for s in prompts]
         answered = {s.request.tenant for s, left in zip(prompts, lefts, strict=True) if not left}
         for i, left in enumerate(lefts):
@@ -240,7 +259,9 @@ class PaperEngine:
     def check(self):
         """Every sequence is live or has ended once, and only those that run hold pages."""
         assert list(self.scheduler.sequences) == list(self.live.values())
-        assert self.scheduler.num_waiting == len(self.live) - len(self.running)
+        foreground = self._foreground(self.live)
+        assert self.scheduler.num_waiting == foreground - self._foreground(self.running)
+        assert self.scheduler.num_background == len(self.live) - foreground
         assert sorted([*self.live, *self.ended.elements()]) == sorted(
             map(str, range(self.accepted))
         )
@@ -270,3 +291,26 @@ def test_a_crowd_that_nobody_leaves_is_served_to_the_end(engine, requests):
     engine.add(requests)
     engine.finish()
     engine.check()
+
+
+@settings(max_examples=30, deadline=None)
+@given(engines, arrivals, st.data())
+def test_the_others_are_served_as_if_there_were_no_background(engine, arrivals, data):
+    """Step by step the same tokens of the same requests. Without cached prefixes: what one finds
+    depends on what others left."""
+    engine, alone, counts = engine.without_cache(), engine.without_cache(), Counter()
+    for requests in arrivals:
+        for *request, is_background in requests:
+            kind = "b" if is_background else "f"
+            counts[kind] += 1
+            for each in (engine,) if is_background else (engine, alone):
+                each.add_one(f"{kind}{counts[kind]}", *request, is_background)
+        for _ in range(data.draw(st.sampled_from([4, 1, 15]))):
+            assert foreground(engine.step()) == foreground(alone.step())
+    for each in (engine, alone):
+        each.finish()
+
+
+def foreground(step):
+    chunks = [(c.sequence.id, c.start, c.end) for c in step.chunks if not c.sequence.is_background]
+    return chunks, [s.id for s in step.preempted if not s.is_background]

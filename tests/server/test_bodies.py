@@ -21,6 +21,9 @@ EXAMPLES = {
     "max_tokens": 3,
     "tokens": [97],
     "input": "a",
+    "input_file_id": "file-1",
+    "endpoint": "/v1/completions",
+    "completion_window": "24h",
 }
 NUMBERS = [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1" * 400, b"1" * 5000]
 HOSTILE = {
@@ -71,7 +74,9 @@ def test_whatever_cannot_be_meant_is_a_400_by_name(http, shape, path, hostile):
     assert reply.json()["error"]["message"].startswith("culprit: ")
 
 
-@pytest.mark.parametrize(("shape", "path"), SERVED)
+@pytest.mark.parametrize(
+    ("shape", "path"), [one for one in SERVED if "model" in one.values[0].__struct_fields__]
+)
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: str(number[:9]))
 def test_and_in_a_field_that_is_known(http, shape, path, number):
     reply = http.post(path, content=b'{"model": ' + number + b"}")

@@ -43,7 +43,9 @@ class Watched(AsyncEngine):
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
     path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
-    return Engine(Config(str(path), memory=64 << 20, max_running=4, max_waiting=12))
+    # A prompt takes up to twenty steps, so that there is a prefill to leave in.
+    limits = {"memory": 64 << 20, "max_running": 4, "max_waiting": 12, "step_tokens": 64}
+    return Engine(Config(str(path), **limits))
 
 
 def is_idle(core):
@@ -54,7 +56,7 @@ def is_idle(core):
 def request(chance, path=None, **fields):
     """Bytes of one that asks for a short answer, a long one, several, or more than fits."""
     path = path or chance.choice(PATHS)
-    text = "the same words " * chance.randrange(1, 60) + str(chance.randrange(50))
+    text = f"{chance.randrange(500)} " + "the same words " * chance.randrange(1, 120)
     given = (
         {"prompt": text} if path == PATHS[1] else {"messages": [{"role": "user", "content": text}]}
     )

@@ -309,3 +309,18 @@ def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
         refused = octavo("serve", "--host", host, "--port", "0")
         assert refused.exit_code == 1
         assert "octavo keys create" in refused.output
+
+
+def test_the_background_takes_no_place_and_leaves_half_of_each_bucket():
+    limiter, key = Limiter(), made(tokens_per_minute=100, requests_per_minute=10, concurrency=1)
+    first = limiter.admit(key, 40, 0.0, in_background=True)
+    limiter.admit(key, 15, 0.0, in_background=True)
+    with pytest.raises(RateLimited) as refused:
+        limiter.admit(key, 10, 0.0, in_background=True)
+    assert refused.value.retry_after == pytest.approx(3.0)  # until half is there again
+    grant = limiter.admit(key, 40, 0.0)
+    with pytest.raises(RateLimited, match="requests at a time"):
+        limiter.admit(key, 0, 0.0)
+    first.settle(0, 0.0)
+    grant.settle(40, 0.0)
+    assert limiter.account(key, 0.0).running == 0

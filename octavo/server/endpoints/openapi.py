@@ -19,6 +19,12 @@ __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 METHOD, PATHS = "GET", ("/openapi.json",)
 NEEDS_KEY = True
 
+SENT = ("Body", "Form")
+FILE = {  # that comes with a form
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}},
+    "required": ["file"],
+}
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
@@ -29,13 +35,11 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 def document() -> Json:
     served = [entry("octavo.server.protocols", n) for n in names("octavo.server.protocols")]
     served += [entry("octavo.server.endpoints", n) for n in names("octavo.server.endpoints")]
-    bodies = [file.Body for file in served if hasattr(file, "Body")]
-    queries = [file.Query for file in served if hasattr(file, "Query")]
-    found, shapes = _schemas(bodies)
-    schemas = dict(zip(bodies, found, strict=True))
-    for query in queries:
-        (_,), shape = _schemas([query])
-        schemas[query] = shape[query.__name__]
+    structs = [getattr(file, kind) for file in served for kind in SENT if hasattr(file, kind)]
+    found, shapes = msgspec.json.schema_components(
+        structs, ref_template="#/components/schemas/{name}"
+    )
+    schemas = dict(zip(structs, found, strict=True))
     paths: Json = {}
     for file in served:
         for path in _paths(file):
@@ -54,12 +58,6 @@ def document() -> Json:
     }
 
 
-def _schemas(shapes: list[type[msgspec.Struct]]) -> tuple[tuple[Json, ...], Json]:
-    """One for each, and those that they refer to, by name."""
-    template = "#/components/schemas/{name}"
-    return msgspec.json.schema_components(shapes, ref_template=template)
-
-
 def _paths(file: ModuleType) -> tuple[str, ...]:
     return (file.PATH,) if hasattr(file, "PATH") else file.PATHS
 
@@ -74,18 +72,32 @@ def _operation(file: ModuleType, path: str, schemas: Json) -> Json:
             "default": {"description": "One sentence that says what to change, in an envelope."},
         },
     }
-    parameters: list[Json] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _PARAMETER.findall(path)
-    ]
-    if hasattr(file, "Query"):
-        properties = schemas[file.Query]["properties"].items()
-        parameters += [{"name": name, "in": "query", "schema": kind} for name, kind in properties]
-    if parameters:
+    if parameters := [*_in_path(path), *_in_query(file)]:
         operation["parameters"] = parameters
     if hasattr(file, "Body"):
         content = {"application/json": {"schema": schemas[file.Body]}}
         operation["requestBody"] = {"required": True, "content": content}
+    if hasattr(file, "Form"):
+        form = {"allOf": [schemas[file.Form], FILE]}
+        content = {"multipart/form-data": {"schema": form}}
+        operation["requestBody"] = {"required": True, "content": content}
     if getattr(file, "NEEDS_KEY", True):
         operation["security"] = [{}, {"bearer": []}, {"header": []}]
     return operation
+
+
+def _in_path(path: str) -> list[Json]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(path)
+    ]
+
+
+def _in_query(file: ModuleType) -> list[Json]:
+    if not hasattr(file, "Query"):
+        return []
+    (shape,) = msgspec.json.schema(file.Query)["$defs"].values()
+    return [
+        {"name": name, "in": "query", "schema": schema}
+        for name, schema in shape["properties"].items()
+    ]

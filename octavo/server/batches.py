@@ -1,0 +1,300 @@
+"""Batches: what was asked for, how far each is, and the results of its lines until it is over.
+
+Owns the tables of batches and results, and the inputs, which outlive the file they came as. Every
+change of a batch is one transaction, so that a crash leaves it before or after. Knows no engine.
+
+    validating ─▶ in_progress ─▶ finalizing ─▶ completed | expired
+        │    ╲         ╲
+        ▼     ╰─────────┴─▶ cancelling ─▶ cancelled
+      failed
+
+Only a batch in progress takes results, one a line.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from sqlite3 import Connection, Row
+from typing import Literal, TypeAlias
+from uuid import uuid4
+
+import msgspec
+
+from octavo.errors import BadRequest, RateLimited, UnknownName
+from octavo.server.batch_lines import Line, Problem, lines, unanswered
+from octavo.server.files import DAY, File, Files
+from octavo.server.lists import Page, rows_of
+from octavo.server.state import State, insert
+
+WINDOW = DAY  # seconds that a batch may take
+MOST_AT_A_TIME = 100  # of one owner, before they are over
+MANY = 256  # results that are held while a file is written
+_WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
+
+Status: TypeAlias = Literal[
+    "validating",
+    "failed",
+    "in_progress",
+    "finalizing",
+    "completed",
+    "expired",
+    "cancelling",
+    "cancelled",
+]
+LIVE = ("validating", "in_progress", "finalizing", "cancelling")
+_IS_LIVE = f"status IN {LIVE}"
+_COLUMNS = """
+    id TEXT PRIMARY KEY, owner TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
+    input_file_id TEXT NOT NULL, metadata TEXT, output_seconds INTEGER, status TEXT NOT NULL,
+    created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, in_progress_at INTEGER,
+    finalizing_at INTEGER, completed_at INTEGER, failed_at INTEGER, expired_at INTEGER,
+    cancelling_at INTEGER, cancelled_at INTEGER, problems TEXT, output_file_id TEXT,
+    error_file_id TEXT, num_lines INTEGER NOT NULL, num_completed INTEGER NOT NULL,
+    num_failed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Times are seconds since the epoch."""
+
+    id: str
+    owner: str  # id of a key; "": nobody in particular
+    model: str  # whose server does the work
+    endpoint: str
+    input_file_id: str
+    metadata: str | None  # JSON
+    output_seconds: int | None  # that its files are kept; None: for ever
+    status: Status
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    problems: str | None = None  # JSON
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    num_lines: int = 0
+    num_completed: int = 0
+    num_failed: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of one line."""
+
+    line: int
+    is_success: bool
+    entry: bytes  # its line in the output or the error file
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Batches:
+    def __init__(self, state: State, files: Files) -> None:
+        self._state, self._files = state, files
+        self.folder = state.folder / "batches"
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        with state.change() as connection:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS batches ({_COLUMNS})")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS batch_results (batch TEXT NOT NULL, "
+                "line INTEGER NOT NULL, is_success INTEGER NOT NULL, entry BLOB NOT NULL, "
+                "PRIMARY KEY (batch, line))"
+            )
+
+    def create(
+        self, file: File, model: str, endpoint: str, metadata: str | None, keep: int | None
+    ) -> Batch:
+        """`keep`: seconds that its files are kept. Raises RateLimited, and UnknownName where the
+        file has just gone."""
+        now, id = int(time.time()), f"batch_{uuid4().hex}"
+        asked = (file.owner, model, endpoint, file.id, metadata, keep)
+        begun = Batch(id, *asked, "validating", created_at=now, expires_at=now + WINDOW)
+        with self._state.change() as connection:
+            sql = f"SELECT COUNT(*) FROM batches WHERE owner = ? AND {_IS_LIVE}"
+            (count,) = connection.execute(sql, [file.owner]).fetchone()
+            if count >= MOST_AT_A_TIME:
+                raise RateLimited("batches at a time", count, MOST_AT_A_TIME, None)
+            insert(connection, "batches", asdict(begun))
+            try:
+                os.link(self._files.path(file.id), self.input(id))
+            except FileNotFoundError:
+                raise UnknownName("the list of files", file.id, close=[]) from None
+        return begun
+
+    def input(self, id: str) -> Path:
+        return self.folder / f"{id}.jsonl"
+
+    def find(self, owner: str, id: str) -> Batch:
+        """Raises UnknownName, also for what is another's."""
+        return _found(
+            self._state.rows("SELECT * FROM batches WHERE id = ? AND owner = ?", id, owner), id
+        )
+
+    def page(self, owner: str, page: Page) -> tuple[list[Batch], bool]:
+        """And whether there are more. Raises BadRequest."""
+        rows, has_more = rows_of(self._state, "batches", page, owner=owner)
+        return [_batch(row) for row in rows], has_more
+
+    def live(self, model: str) -> list[Batch]:
+        """Those that are not over, in the order in which they came."""
+        sql = f"SELECT * FROM batches WHERE model = ? AND {_IS_LIVE} ORDER BY rowid"
+        return [_batch(row) for row in self._state.rows(sql, model)]
+
+    def cancel(self, owner: str, id: str) -> Batch:
+        """Raises UnknownName, and BadRequest for one that is over, or nearly."""
+        self.find(owner, id)
+        self._turn(id, "cancelling", ("validating", "in_progress"))
+        batch = self.find(owner, id)
+        if batch.status not in ("cancelling", "cancelled"):
+            raise BadRequest(f"it is {batch.status}: nothing is left to cancel", "status")
+        return batch
+
+    def refuse(self, id: str, problems: Sequence[Problem]) -> None:
+        """The input is none."""
+        said = msgspec.json.encode(problems).decode()
+        self._turn(id, "failed", ("validating",), problems=said)
+        self.input(id).unlink(missing_ok=True)
+
+    def accept(self, id: str, num_lines: int) -> None:
+        """The input is one."""
+        self._turn(id, "in_progress", ("validating",), num_lines=num_lines)
+
+    def conclude(self, id: str, *, is_late: bool) -> None:
+        """No more results are taken: all are there, or it is too late for the others."""
+        late = {"expired_at": int(time.time())} if is_late else {}
+        self._turn(id, "finalizing", ("in_progress",), **late)
+
+    def record(self, id: str, result: Result) -> None:
+        """For good; nothing where the batch is no longer in progress."""
+        row = {"batch": id, "line": result.line, "is_success": result.is_success}
+        count = "num_completed" if result.is_success else "num_failed"
+        with self._state.change() as connection:
+            sql = (
+                f"UPDATE batches SET {count} = {count} + 1, input_tokens = input_tokens + ?, "
+                "cached_tokens = cached_tokens + ?, output_tokens = output_tokens + ? "
+                "WHERE id = ? AND status = 'in_progress'"
+            )
+            tokens = [result.input_tokens, result.cached_tokens, result.output_tokens]
+            if connection.execute(sql, [*tokens, id]).rowcount:
+                insert(connection, "batch_results", row | {"entry": result.entry})
+
+    def recorded(self, id: str) -> set[int]:
+        """The numbers of the lines that have their result."""
+        sql = "SELECT line FROM batch_results WHERE batch = ?"
+        return {row["line"] for row in self._state.rows(sql, id)}
+
+    def finish(self, id: str) -> None:
+        """From finalizing or cancelling to the end: the files are there, the results gone, or all
+        is as before. What has no result is in the error file."""
+        batch = self._get(id)
+        with self._files.draft() as output, self._files.draft() as errors:
+            num_left = 0
+            for result, is_left in self._results(batch):
+                num_left += is_left
+                (output if result.is_success else errors).contents.write(result.entry)
+            written = {
+                field: draft.file(batch.owner, f"{id}_{name}", "batch_output", batch.output_seconds)
+                for (field, name), draft in zip(_WRITTEN.items(), (output, errors), strict=True)
+                if draft.contents.tell()
+            }
+            with self._state.change() as connection:
+                for file in written.values():
+                    self._files.insert(connection, file)
+                connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
+                ids = {field: file.id for field, file in written.items()}
+                counts = {"num_failed": batch.num_failed + num_left}
+                _turn(connection, id, _end(batch), (batch.status,), **ids, **counts)
+            output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
+        self.input(id).unlink(missing_ok=True)
+
+    def _results(self, batch: Batch) -> Iterator[tuple[Result, bool]]:
+        """In the order of lines; True: the line was left undone."""
+        if batch.in_progress_at is None:
+            return
+        recorded = self._recorded(batch.id)
+        result = next(recorded, None)
+        for line in lines(self.input(batch.id), batch.endpoint):
+            if result and result.line == line.number:
+                yield result, False
+                result = next(recorded, None)
+            else:
+                yield Result(line.number, is_success=False, entry=_undone(batch, line)), True
+
+    def _recorded(self, id: str) -> Iterator[Result]:
+        sql = (
+            "SELECT line, is_success, entry FROM batch_results WHERE batch = ? AND line > ? "
+            f"ORDER BY line LIMIT {MANY}"
+        )
+        last = 0
+        while rows := self._state.rows(sql, id, last):
+            for row in rows:
+                yield Result(row["line"], bool(row["is_success"]), row["entry"])
+            last = rows[-1]["line"]
+
+    def clear_up(self) -> None:
+        """Inputs that a crash left."""
+        with self._state.change() as connection:  # nobody creates one meanwhile
+            rows = connection.execute(f"SELECT id FROM batches WHERE {_IS_LIVE}")
+            live = {self.input(row["id"]) for row in rows}
+            for path in set(self.folder.glob("*.jsonl")) - live:
+                path.unlink(missing_ok=True)
+
+    def _get(self, id: str) -> Batch:
+        return _found(self._state.rows("SELECT * FROM batches WHERE id = ?", id), id)
+
+    def _turn(
+        self, id: str, status: Status, before: Sequence[Status], **columns: str | int
+    ) -> None:
+        with self._state.change() as connection:
+            _turn(connection, id, status, before, **columns)
+
+
+def _turn(
+    connection: Connection,
+    id: str,
+    status: Status,
+    before: Sequence[Status],
+    **columns: str | int,
+) -> None:
+    """Into `status`, and `columns` with it; nothing where it was in none of `before`."""
+    columns |= {"status": status, f"{status}_at": int(time.time())}
+    changes = ", ".join(f"{column} = ?" for column in columns)
+    marks = ", ".join("?" * len(before))
+    sql = f"UPDATE batches SET {changes} WHERE id = ? AND status IN ({marks})"
+    connection.execute(sql, [*columns.values(), id, *before])
+
+
+def _end(batch: Batch) -> Status:
+    if batch.status == "cancelling":
+        return "cancelled"
+    return "completed" if batch.expired_at is None else "expired"
+
+
+def _undone(batch: Batch, line: Line) -> bytes:
+    if _end(batch) == "cancelled":
+        return unanswered(line, "batch_cancelled", "the batch was cancelled before this line ran")
+    problem = f"the line did not run within {WINDOW // 3600} hours: ask for it again"
+    return unanswered(line, "batch_expired", problem)
+
+
+def _found(rows: Sequence[Row], id: str) -> Batch:
+    if not rows:
+        raise UnknownName("the list of batches", id[:100], close=[])
+    return _batch(rows[0])
+
+
+def _batch(row: Row) -> Batch:
+    return Batch(**dict(row))

@@ -1,0 +1,48 @@
+"""POST /v1/files: a file for a batch, up to 200 MB, as a form (multipart/form-data).
+
+It goes to disk as it comes: no more than a few fields are held.
+"""
+
+import asyncio
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octavo.errors import BadRequest
+from octavo.server.endpoints._files import shown
+from octavo.server.exchange import json_response, owner
+from octavo.server.files import INPUTS_KEPT, ExpiresAfter
+from octavo.server.forms import FILE, receive
+from octavo.server.protocols.openai_chat import problem
+from octavo.server.running import Engine
+
+__all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
+
+METHOD, PATHS = "POST", ("/v1/files",)
+NEEDS_KEY = True
+
+
+MAX_FILE = 200 << 20  # bytes
+
+
+class Form(Struct):
+    """Beside the file."""
+
+    purpose: Literal["batch"]
+    expires_after: ExpiresAfter | None = None
+
+
+async def answer(engine: Engine, http: HttpRequest) -> Response:
+    files, of = http.app.state.files, owner(http)
+    await asyncio.to_thread(files.check_room, of)
+    with files.draft() as draft:
+        sent = await receive(http, draft.contents, MAX_FILE)
+        form, unknown = sent.read(Form)
+        headers = http.app.state.unknown_fields.headers(unknown)
+        if sent.filename is None:
+            raise BadRequest("it is required", FILE)
+        seconds = form.expires_after.seconds if form.expires_after else INPUTS_KEPT
+        file = await asyncio.to_thread(files.keep, draft, of, sent.filename, form.purpose, seconds)
+    return json_response(shown(file), headers=headers)

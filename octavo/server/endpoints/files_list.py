@@ -1,0 +1,35 @@
+"""GET /v1/files: the caller's, newest first."""
+
+import asyncio
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from octavo.server.endpoints._files import shown
+from octavo.server.exchange import asked, json_response, owner
+from octavo.server.lists import Page, listed
+from octavo.server.protocols.openai_chat import problem
+from octavo.server.running import Engine
+
+__all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
+
+METHOD, PATHS = "GET", ("/v1/files",)
+NEEDS_KEY = True
+
+
+class Query(Struct):
+    after: str | None = None  # the last id of the page before
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    order: Literal["asc", "desc"] = "desc"
+    purpose: str | None = None
+
+
+async def answer(engine: Engine, http: HttpRequest) -> Response:
+    query, headers = asked(http, Query)
+    page = Page(query.limit, query.after, is_oldest_first=query.order == "asc")
+    files, has_more = await asyncio.to_thread(
+        http.app.state.files.page, owner(http), page, query.purpose
+    )
+    return json_response(listed([*map(shown, files)], has_more=has_more), headers=headers)
