@@ -141,6 +141,9 @@ class EchoEngine:
         heard = prompt[: params.max_tokens]
         for place, token in enumerate(heard):
             await asyncio.sleep(self.pace)
+            if self.stopping:
+                yield Finished("cancelled", Usage(len(prompt), place, 1), params.seed)
+                return
             parts = reply.push(token) + (reply.flush() if place == len(heard) - 1 else [])
             first, *others = deltas(parts)
             for delta in (replace(first, token_ids=(token,)), *others):

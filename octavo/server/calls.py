@@ -25,6 +25,7 @@ class Thread:
     """What a call has to do with those before and after it."""
 
     items: tuple[Json, ...]  # what was said in it, in its protocol's words
+    opening: Chat  # what they are said in: instructions, tools, how to think
     previous: str | None = None  # it goes on from that reply
     is_kept: bool = True  # others may go on from its own
     is_background: bool = False  # it runs whether or not anybody waits
@@ -92,6 +93,7 @@ class Answer:
     logprobs: tuple[TokenLogprob, ...]
     prompt_logprobs: tuple[TokenLogprob, ...]
     end: Finished
+    deltas: tuple[Delta, ...]  # as they came: in which order it was said
 
 
 def fold(events: Iterable[Event]) -> Answer:
@@ -107,6 +109,7 @@ def fold(events: Iterable[Event]) -> Answer:
         logprobs=tuple(token for delta in deltas for token in delta.logprobs),
         prompt_logprobs=tuple(token for part in scored for token in part.logprobs),
         end=completed(end),
+        deltas=tuple(deltas),
     )
 
 

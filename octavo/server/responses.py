@@ -28,7 +28,7 @@ from octavo.server.desk import Desk, Dialect
 from octavo.server.keys import Key
 from octavo.server.log import Log
 from octavo.server.protocols import openai_responses as wire
-from octavo.server.protocols._openai_items import REFERENCE, numbered, response_of
+from octavo.server.protocols._openai_items import REFERENCE, chat, numbered, response_of
 from octavo.server.protocols._openai_response import Said, failed, frame
 from octavo.server.running import Running
 from octavo.server.state import State
@@ -278,7 +278,7 @@ class Responses:
                 raise BadRequest(problem, "previous_response_id")
             before = self._archive.conversation(thread.previous, tenant)
         own = [self._whole(item, place, tenant) for place, item in enumerate(thread.items)]
-        prompt = wire.prompt(call.repeated, [*before, *own])
+        prompt = chat(thread.opening, before, own)
         return replace(call, prompts=(prompt,), thread=replace(thread, items=tuple(own)))
 
     def _whole(self, item: Json, place: int, tenant: str) -> Json:

@@ -13,17 +13,19 @@ from serving import serving
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.errors import BadRequest
-from octavo.server.protocols import openai_chat, openai_completions
+from octavo.server.protocols import openai_chat, openai_completions, openai_responses
 from octavo.server.protocols._formats import FlatFormat, schema_field, schema_of
 from octavo.types import Grammar
 
 SCHEMA = {"type": "object", "properties": {"z": {}, "a": {}}}
 WRAPPED = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+FLAT = {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}
 SAID = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def constraint(protocol, **fields):
-    body = {"model": "tiny", "messages": SAID["messages"], "prompt": "Hi"} | fields
+    asked = {"input": "Hi"} if protocol is openai_responses else {"prompt": "Hi"}
+    body = SAID | asked | fields
     return protocol.parse(json.dumps(body).encode()).params.constraint
 
 
@@ -44,8 +46,25 @@ def test_responses_say_it_one_level_higher():
         schema_of(FlatFormat(type="json_schema"), "text.format")
 
 
-@pytest.mark.parametrize("protocol", [openai_chat, openai_completions])
-def test_both_endpoints_take_our_own_fields(protocol):
+def test_text_format_is_one():
+    def held(**given):
+        return constraint(openai_responses, text={"format": given})
+
+    assert held(type="text") is None
+    assert held(type="json_object") == Grammar("json_schema", '{"type": "object"}')
+    assert held(**FLAT) == Grammar("json_schema", json.dumps(SCHEMA))
+    with pytest.raises(BadRequest, match="it cannot stand beside"):
+        constraint(openai_responses, text={"format": FLAT}, regex="a")
+
+
+def test_a_schema_beside_another_type_is_refused():
+    for fields in ({"type": "json_object"}, {"type": "text"}):
+        with pytest.raises(BadRequest, match=r"^response_format\.json_schema\.schema: "):
+            constraint(openai_chat, response_format=WRAPPED | fields)
+
+
+@pytest.mark.parametrize("protocol", [openai_chat, openai_completions, openai_responses])
+def test_all_endpoints_take_our_own_fields(protocol):
     assert constraint(protocol, regex="a+") == Grammar("regex", "a+")
     assert constraint(protocol, grammar='start: "a"').kind == "lark"
     assert constraint(protocol, grammar='root ::= "a"').kind == "gbnf"
@@ -75,6 +94,15 @@ def test_a_refusal_names_the_field_in_the_callers_words(echo, fields, place):
     assert error["message"].startswith(f"{place}: ")
 
 
+def test_responses_refuse_in_their_own_words(echo):
+    fields = {"text": {"format": FLAT | {"schema": {"not": {}}}}}
+    for more in ({}, {"stream": True}, {"background": True}, {"store": False}):
+        body = {"model": "echo", "input": "Hi"} | fields | more
+        reply = httpx.post(f"{echo[1]}/v1/responses", json=body)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"]) == (400, "text.format.schema")
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
@@ -98,6 +126,37 @@ def test_the_openai_client_parses_what_it_asked_for(client):
         events = list(stream)
     assert stream.get_final_completion().choices[0].message.parsed.is_large in (True, False)
     assert any(event.type == "content.delta" for event in events)
+
+
+def test_responses_parse_what_they_asked_for(client):
+    ask = {"model": "tiny", "input": "Hi", "text_format": Mark, "max_output_tokens": 60}
+    made = client.responses.parse(**ask)
+    assert made.output_parsed.colour in ("red", "green")
+    assert (made.text.format.type, made.text.format.strict) == ("json_schema", True)
+    with client.responses.stream(**ask) as stream:
+        (done,) = [event for event in stream if event.type == "response.output_text.done"]
+        assert stream.get_final_response().output_parsed == done.parsed
+    anything = client.responses.create(
+        model="tiny", input="Hi", extra_body={"choice": ["yes", "no"]}, max_output_tokens=9
+    )
+    assert anything.output_text in ("yes", "no")
+
+
+def test_a_tool_called_in_responses_keeps_to_its_schema(client):
+    tool = openai.pydantic_function_tool(Mark, name="mark")["function"] | {"type": "function"}
+    ask = {"model": "tiny", "input": "Hi", "tools": [tool], "tool_choice": "required"}
+    ask |= {"parallel_tool_calls": False, "max_output_tokens": 80, "extra_body": {"seed": 7}}
+    made = client.responses.create(**ask)
+    (call,) = made.output
+    assert (made.status, call.type, call.status) == ("completed", "function_call", "completed")
+    Mark.model_validate_json(call.arguments)
+    with client.responses.stream(**ask) as stream:
+        (again,) = stream.get_final_response().output
+    assert (again.call_id, again.arguments) == (call.call_id, call.arguments)
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    asked = ask | {"input": [result], "tool_choice": "none", "max_output_tokens": 5}
+    (then,) = client.responses.create(**asked, previous_response_id=made.id).output
+    assert then.type == "message"
 
 
 def test_what_is_cut_off_says_so(client):

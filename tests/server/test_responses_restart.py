@@ -9,18 +9,22 @@ import httpx
 import openai
 import pytest
 from asking import PATH, asked, polled, strict
+from callers import SAYS, TEMPLATE
+from dialects import LOOK
 from echoes import EchoEngine
 from serving import serving
 
 from octavo.server.state import State
+
+TOOL = {"type": "function", "name": "look", "parameters": LOOK}
 
 
 def dumped(events):
     return [event.model_dump() for event in events]
 
 
-def served(path, pace=0.0, **options):
-    engine = EchoEngine(pace)
+def served(path, pace=0.0, template="{{ messages }}", **options):
+    engine = EchoEngine(pace, template)
     return serving(engine, state=State(path / "state.db"), **options)
 
 
@@ -53,6 +57,36 @@ def test_what_ran_in_the_background_is_begun_anew_with_the_same_words(tmp_path):
         assert server.engine.requests[0].params.seed == made.seed
         assert again[-1]["response"]["created_at"] == made.created_at
         assert polled(client.responses, waiting.id).output_text == "b" * 200
+
+
+def test_thoughts_calls_and_schemas_are_begun_anew_alike(tmp_path):
+    """Within a conversation that has calls and results of its own."""
+    ask = {"model": "echo", "tools": [TOOL], "reasoning": {"effort": "low"}}
+    options = {"template": TEMPLATE, "drain_seconds": 0}
+    with served(tmp_path, 0.004, **options) as (server, url), strict(url) as client:
+        one = client.responses.create(**ask, input=SAYS)
+        result = {"type": "function_call_output", "call_id": "call_id0", "output": "a"}
+        user = {"role": "user", "content": SAYS}
+        fields = {"previous_response_id": one.id, "tool_choice": "required"}
+        fields["text"] = {"format": {"type": "json_object"}}
+        stream = client.responses.create(
+            **ask, input=[result, user], **fields, background=True, stream=True
+        )
+        made, heard = next(stream).response, []
+        for event in stream:
+            heard.append(event.model_dump())
+            if "arguments.delta" in event.type:
+                break
+        first = server.engine.requests[-1]
+        server.should_exit = True
+        heard += [event.model_dump() for event in stream]
+    assert heard.pop()["type"] == "error"
+    with served(tmp_path, **options) as (server, url), strict(url) as client:
+        done = polled(client.responses, made.id)
+        again = dumped(client.responses.retrieve(made.id, stream=True))
+        assert again[1 : len(heard) + 1] == heard
+        assert [item.type for item in done.output][-2:] == ["function_call"] * 2
+        assert server.engine.requests == [first]
 
 
 def test_what_runs_in_the_background_is_waited_for_when_the_server_stops(tmp_path):

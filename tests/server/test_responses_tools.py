@@ -25,6 +25,19 @@ TOOL = {"type": "function", "name": "look", "parameters": LOOK, "strict": True}
 KINDS = ["reasoning", "message", "function_call", "function_call"]
 
 
+SEARCH = {"type": "web_search"}
+CALL = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "a"}
+ITEMS = {
+    "c": CALL,
+    "o": RESULT,
+    "m": {"role": "assistant", "content": "m"},
+    "r": {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "r"}]},
+    "s": {"type": "reasoning", "summary": [{"type": "summary_text", "text": "s"}]},
+    "e": {"type": "reasoning", "summary": [], "content": []},
+}
+
+
 def ask(**fields):
     return {"model": "echo", "input": SAYS, "tools": [TOOL]} | fields
 
@@ -129,6 +142,81 @@ def test_tools_that_others_run_are_named_and_left_out(engine, client):
     assert [tool["function"]["name"] for tool in rendered(engine)["tools"]] == ["look"]
 
 
+def test_left_out_tools_shift_no_names(client):
+    bad = {"type": "object", "properties": {"a": {"contentEncoding": "base64"}}}
+    tools = [SEARCH, {"type": "function", "name": "f", "parameters": bad}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**ask(tools=tools))
+    assert refused.value.param == "tools[1].parameters"
+
+
+def test_codex_is_served_with_all_its_tools(client):
+    """Whoever cannot be without a tool of the server's says so in tool_choice."""
+    tools = [SEARCH | {"search_context_size": "low"}, TOOL]
+    reply = httpx.post(f"{client.base_url}responses", json=ask(tools=tools, tool_choice="auto"))
+    assert reply.headers["x-octavo-ignored"] == "tools[0]"
+    assert [tool["name"] for tool in reply.json()["tools"]] == ["look"]
+
+
+def test_half_a_call_is_not_told_to_the_model(engine, client):
+    """Of a response that was cut short one goes on all the same."""
+    one = client.responses.create(**ask(max_output_tokens=80))
+    assert (one.status, one.output[-1].status) == ("incomplete", "incomplete")
+    assert one.output[-1].arguments == '{"at"'
+    again = [item.model_dump(exclude_none=True) for item in one.output]
+    user = {"role": "user", "content": "go on"}
+    client.responses.create(**ask(input=[user], previous_response_id=one.id))
+    kept = rendered(engine)["messages"]
+    client.responses.create(**ask(input=[{"role": "user", "content": SAYS}, *again, user]))
+    assert rendered(engine)["messages"] == kept
+    assert "tool_calls" not in kept[1]
+    result = RESULT | {"call_id": one.output[-1].call_id}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**ask(input=[result], previous_response_id=one.id))
+    assert refused.value.param == "input[0].call_id"
+
+
+@pytest.mark.parametrize(
+    ("items", "turns"),
+    [
+        (["r", "m", "c", "o"], [("m", "r", 1), "tool"]),
+        (["c", "m", "o"], [("m", "", 1), "tool"]),
+        (["m", "c", "m", "o"], [("m\nm", "", 1), "tool"]),
+        (["r", "r", "c", "c", "o"], [("", "r\nr", 2), "tool"]),
+        (["m", "m"], [("m", "", 0), ("m", "", 0)]),
+        (["m", "r", "m"], [("m", "", 0), ("m", "r", 0)]),
+        (["c", "o", "r", "m"], [("", "", 1), "tool", ("m", "r", 0)]),
+        (["s"], [("", "s", 0)]),
+        (["e", "m"], [("m", "", 0)]),
+    ],
+)
+def test_what_a_model_says_in_one_turn_is_one_message(items, turns):
+    (chat,) = wire.parse(json.dumps(ask(input=[ITEMS[name] for name in items])).encode()).prompts
+    said = [
+        "tool" if m.role == "tool" else (m.content, m.reasoning, len(m.tool_calls))
+        for m in chat.messages
+    ]
+    assert said == turns
+
+
+def test_results_are_listed_as_what_they_are(client):
+    items = [ITEMS["r"], CALL, RESULT, {"role": "user", "content": "x"}]
+    one = client.responses.create(**ask(input=items))
+    ids = [item.id for item in client.responses.input_items.list(one.id, order="asc").data]
+    assert [id.split("_")[0] for id in ids] == ["rs", "fc", "fco", "msg"]
+    again = [{"type": "item_reference", "id": id} for id in ids]
+    assert client.responses.create(**ask(input=again)).status == "completed"
+
+
+def test_a_model_that_does_not_reason_refuses_by_name(echo):
+    path = f"{echo[1]}/v1/responses"
+    for asked, field in ({"effort": "low"}, "effort"), ({"max_tokens": 5}, "max_tokens"):
+        reply = httpx.post(path, json=ask(reasoning=asked))
+        assert reply.json()["error"]["param"] == f"reasoning.{field}"
+    for asked in {"effort": "none"}, {"effort": None, "summary": "auto"}, {}:
+        assert httpx.post(path, json=ask(reasoning=asked)).status_code == 200
+
+
 ALLOWED = {
     "type": "allowed_tools",
     "mode": "required",
@@ -160,12 +248,42 @@ def test_which_tools_may_be_called(fields, callable, is_required, is_parallel):
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
-        ({"input": [{"type": "function_call_output", "call_id": "x", "output": ""}]}, "input"),
+        (
+            {"input": [{"type": "function_call_output", "call_id": "x", "output": ""}]},
+            "input[0].call_id",
+        ),
         ({"input": [{"type": "function_call", "call_id": "x", "name": "f"}]}, "input[0].arguments"),
         (
             {"input": [{"type": "function_call", "call_id": "x", "name": "f", "arguments": "["}]},
             "input[0].arguments",
         ),
+        ({"input": [CALL | {"namespace": "n"}]}, "input[0].namespace"),
+        ({"input": [CALL | {"role": "assistant"}]}, "input[0].role"),
+        ({"input": [RESULT | {"output": [{"type": "input_image"}]}]}, "input[0].output[0].type"),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
+        (
+            {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}]},
+            "input[0].encrypted_content",
+        ),
+        (
+            {"input": [{"role": "user", "content": "x", "call_id": "c"}]},
+            "input[0].call_id",
+        ),
+        ({"tools": [SEARCH, {"type": "function"}]}, "tools[1].name"),
+        ({"tools": [TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [TOOL | {"allowed_callers": ["programmatic"]}]}, "tools[0].allowed_callers"),
+        ({"tools": [TOOL | {"output_schema": {}}]}, "tools[0].output_schema"),
+        ({"tools": [SEARCH], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [SEARCH, TOOL], "tool_choice": SEARCH}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tool_choice": {"type": "allowed_tools", "tools": []}}, "tool_choice.mode"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [SEARCH]}},
+            "tool_choice.tools[0]",
+        ),
+        ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
         ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),
     ],

@@ -34,11 +34,14 @@ class FlatFormat(JsonSchema, kw_only=True):
 
 def schema_of(given: Format | FlatFormat | None, field: str) -> Json | None:
     """None: any text will do. Raises BadRequest."""
-    if given is None or given.type == "text":
+    if given is None:
         return None
-    if given.type == "json_object":
-        return ANY_OBJECT
     where = given.json_schema if isinstance(given, Format) else given
+    if given.type != "json_schema":
+        if where is not None and where.schema is not None:
+            problem = f"a format of type {given.type!r} has none, give type json_schema"
+            raise BadRequest(problem, schema_field(given, field))
+        return ANY_OBJECT if given.type == "json_object" else None
     if where is None or where.schema is None:
         raise BadRequest("it is required", schema_field(given, field))
     return where.schema

@@ -1,18 +1,18 @@
 """Tools and thoughts in the words of Responses, which are one level flatter than chat's.
 
-A response says again what was asked of it, and what goes on from others has its prompt only later:
-so a body becomes what is said again, and tools are made of that.
+Tools that a server would run itself are left out, and named: clients send them to whoever answers,
+and do without.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from octavo.errors import BadRequest
-from octavo.server.bodies import Unknown
-from octavo.server.protocols._openai_tools import Reasoning
-from octavo.server.protocols._openai_tools import read_thinking as read_reasoning
+from octavo.server.bodies import Unknown, refuse_unserved
+from octavo.server.protocols._openai_tools import Reasoning, read_thinking
 from octavo.server.tools import Mode, offered, tool
 from octavo.types import Json, Thinking, Tool, Tools
 
@@ -23,6 +23,14 @@ class FlatTool(Struct):
     description: str | None = None
     parameters: Any = None
     strict: bool | None = None  # arguments always keep to their schema
+    # Not served: see NEUTRAL.
+    allowed_callers: Any = None
+    defer_loading: Any = None
+    output_schema: Any = None
+
+    @property
+    def is_function(self) -> bool:
+        return self.type == "function"
 
 
 class FlatChosen(Struct):
@@ -38,15 +46,95 @@ class FlatChoice(Struct):
 
 
 class FlatReasoning(Reasoning):
-    summary: Literal["auto"] | None = None  # of which there is none: thoughts come whole
+    # As much as there is: a thought comes whole, and not again in short.
+    summary: Literal["auto"] | None = None
+    generate_summary: Literal["auto"] | None = None
+    # Not served: see NEUTRAL.
+    context: Any = None
+    mode: Any = None
 
 
-def not_functions(tools: list[FlatTool] | None) -> Unknown:
-    """Tools that others would run: clients send them to whoever answers, and do without."""
-    return {f"tools[{i}]": None for i, one in enumerate(tools or ()) if one.type != "function"}
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "allowed_callers": (["direct"],),
+    "defer_loading": (False,),
+    "output_schema": (),
+}
+NEUTRAL_REASONING: dict[str, tuple[Any, ...]] = {"context": ("auto",), "mode": ("standard",)}
+
+
+def without_hosted(ignored: Unknown, tools: list[FlatTool] | None) -> Unknown:
+    """`ignored` with each tool that is left out, instead of the fields within."""
+    left_out = [f"tools[{i}]" for i, one in enumerate(tools or ()) if not one.is_function]
+    within = tuple(f"{name}." for name in left_out)
+    others = {name: close for name, close in ignored.items() if not name.startswith(within)}
+    return {**others, **dict.fromkeys(left_out)}
+
+
+def read_tools(
+    tools: list[FlatTool] | None,
+    choice: str | FlatChoice | None,
+    *,
+    is_parallel: bool | None,
+) -> Tools | None:
+    """Raises BadRequest."""
+    defined = [
+        _tool(one, f"tools[{place}]") for place, one in enumerate(tools or ()) if one.is_function
+    ]
+    mode, names = _choice(choice)
+    is_named = isinstance(choice, FlatChoice) and choice.type == "function"
+    is_parallel = is_parallel is not False and not is_named
+    return offered(defined, mode, names, is_parallel=is_parallel, field="tool_choice")
+
+
+def _tool(one: FlatTool, where: str) -> Tool:
+    refuse_unserved(one, NEUTRAL, f"{where}.")
+    if one.name is None:
+        raise BadRequest("it is required", f"{where}.name")
+    return tool(one.name, one.description, one.parameters, where=where, schema="parameters")
+
+
+def _choice(choice: str | FlatChoice | None) -> tuple[Mode, list[str] | None]:
+    match choice:
+        case None | "auto":
+            return "auto", None
+        case "none" | "required":
+            return choice, None
+        case FlatChoice(type="function"):
+            return "required", [_given(choice.name, "name")]
+        case FlatChoice(type="allowed_tools"):
+            chosen = _given(choice.tools, "tools")
+            names = [_name(one, place) for place, one in enumerate(chosen)]
+            return _given(choice.mode, "mode"), names
+    kind = choice if isinstance(choice, str) else choice.type
+    problem = f"{kind[:40]!r} is none of 'auto', 'none', 'required', a function, 'allowed_tools'"
+    raise BadRequest(problem, "tool_choice")
+
+
+def _given(value: Any, name: str) -> Any:
+    if value is None:
+        raise BadRequest("it is required", f"tool_choice.{name}")
+    return value
+
+
+def _name(one: FlatChosen, place: int) -> str:
+    if one.type != "function" or one.name is None:
+        raise BadRequest("only functions are served, name one", f"tool_choice.tools[{place}]")
+    return one.name
+
+
+def thinking_of(reasoning: FlatReasoning | None) -> Thinking | None:
+    """Raises BadRequest."""
+    if reasoning is not None:
+        refuse_unserved(reasoning, NEUTRAL_REASONING, "reasoning.")
+    return read_thinking(reasoning, None)
+
+
+# ---- what a response says again of its request
 
 
 def repeated_tools(tools: list[FlatTool] | None) -> list[Json]:
+    """Those that the model may be told of."""
     return [
         {
             "type": "function",
@@ -56,66 +144,26 @@ def repeated_tools(tools: list[FlatTool] | None) -> list[Json]:
             "strict": True,
         }
         for one in tools or ()
-        if one.type == "function"
+        if one.is_function
     ]
 
 
 def repeated_choice(choice: str | FlatChoice | None) -> str | Json:
-    """Raises BadRequest for what is no choice."""
-    match choice:
-        case None:
-            return "auto"
-        case "auto" | "none" | "required":
-            return choice
-        case FlatChoice(type="function", name=str(name)):
-            return {"type": "function", "name": name}
-        case FlatChoice(type="allowed_tools", mode=str(mode), tools=list(tools)):
-            chosen = [{"type": "function", "name": _name(one, i)} for i, one in enumerate(tools)]
-            return {"type": "allowed_tools", "mode": mode, "tools": chosen}
-    kind = choice if isinstance(choice, str) else choice.type
-    problem = f"{kind[:40]!r} is none of 'auto', 'none', 'required', a function, 'allowed_tools'"
-    raise BadRequest(problem, "tool_choice")
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    return _without_nulls(msgspec.to_builtins(choice))
 
 
-def _name(one: FlatChosen, place: int) -> str:
-    if one.type != "function" or one.name is None:
-        raise BadRequest("only functions are served, name one", f"tool_choice.tools[{place}]")
-    return one.name
+def _without_nulls(given: Mapping[str, Any]) -> Json:
+    kept = {name: value for name, value in given.items() if value is not None}
+    if "tools" in kept:
+        kept["tools"] = [_without_nulls(one) for one in kept["tools"]]
+    return kept
 
 
 def repeated_reasoning(reasoning: FlatReasoning | None) -> Json:
     if reasoning is None:
         return {"effort": None, "summary": None}
-    said: Json = {"effort": reasoning.effort, "summary": reasoning.summary}
+    summary = reasoning.summary or reasoning.generate_summary
+    said: Json = {"effort": reasoning.effort, "summary": summary}
     return said if reasoning.max_tokens is None else said | {"max_tokens": reasoning.max_tokens}
-
-
-def tools_of(repeated: Mapping[str, Any]) -> Tools | None:
-    """Raises BadRequest."""
-    defined = [_tool(one, f"tools[{place}]") for place, one in enumerate(repeated["tools"])]
-    choice = repeated["tool_choice"]
-    mode: Mode = "auto"
-    names: list[str] | None = None
-    match choice:
-        case "auto" | "none" | "required":
-            mode = choice
-        case {"type": "function", "name": name}:
-            mode, names = "required", [name]
-        case {"mode": "auto" | "required" as mode, "tools": tools}:
-            names = [one["name"] for one in tools]
-    is_named = isinstance(choice, dict) and choice["type"] == "function"
-    is_parallel = repeated["parallel_tool_calls"] and not is_named
-    return offered(defined, mode, names, is_parallel=is_parallel, field="tool_choice")
-
-
-def _tool(one: Json, where: str) -> Tool:
-    if one["name"] is None:
-        raise BadRequest("it is required", f"{where}.name")
-    described = one["description"]
-    return tool(one["name"], described, one["parameters"], where=where, schema="parameters")
-
-
-def thinking_of(repeated: Mapping[str, Any]) -> Thinking | None:
-    """Raises BadRequest."""
-    asked = repeated["reasoning"]
-    return read_reasoning(Reasoning(asked.get("max_tokens"), asked["effort"]), None)

@@ -7,21 +7,48 @@ Knows not where they are kept.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from octavo.errors import BadRequest
+from octavo.server.bodies import refuse_unserved
 from octavo.server.tools import called, check_results
-from octavo.types import Chat, Json, Message, Thinking, ToolCall, Tools
+from octavo.types import Chat, Json, Message, ToolCall
 
-RESPONSE, MESSAGE = "resp_", "msg_"  # how ids begin; what follows is the response's, for both
+RESPONSE, MESSAGE = "resp_", "msg_"  # how ids begin; what follows is the response's, for all
 REFERENCE = "item_reference"
-KINDS = {"message": MESSAGE, "reasoning": "rs_", "function_call": "fc_"}
-REQUIRED = {
+KINDS = {
+    "message": MESSAGE,
+    "reasoning": "rs_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+}
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "message": ("role", "content"),
     "reasoning": (),
     "function_call": ("call_id", "name", "arguments"),
     "function_call_output": ("call_id", "output"),
+}
+OTHERS: dict[str, tuple[str, ...]] = {  # that such an item may have
+    "message": ("phase",),
+    "reasoning": ("content", "summary"),
+    "function_call": (),
+    "function_call_output": ("name",),  # the call's id names the tool
+}
+FIELDS = sorted({name for kind in KINDS for name in (*REQUIRED[kind], *OTHERS[kind])})
+PARTS = {  # by where they stand
+    "message": ("input_text", "output_text"),
+    "function_call_output": ("input_text",),
+    "reasoning": ("reasoning_text",),
+    "summary": ("summary_text",),
+}
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "caller": ({"type": "direct"},),
+    "encrypted_content": ("",),  # we write none, and cannot read another's
+    "namespace": (),
 }
 
 
@@ -45,10 +72,14 @@ class Item(Struct):
     name: str | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
-    # Accepted because they change no token: a thought is told by its content.
+    # Of a thought.
+    summary: list[Part] | None = None
+    # A call's that is incomplete is half a call; of others accepted because it changes no token.
     status: str | None = None
-    summary: Any = None
+    # Not served: see NEUTRAL.
+    caller: Any = None
     encrypted_content: Any = None
+    namespace: Any = None
 
 
 def read(given: str | Sequence[Item]) -> tuple[Json, ...]:
@@ -64,53 +95,72 @@ def _item(item: Item, where: str) -> Json:
         if item.id is None:
             raise BadRequest("it is required", where + "id")
         return {"type": REFERENCE, "id": item.id}
-    if kind in REQUIRED:
-        return _other(kind, item, where)
-    if kind != "message":
-        problem = f"an item of type {kind[:40]!r} is not served yet, give messages"
+    if kind not in KINDS:
+        problem = f"an item of type {kind[:40]!r} is not served, give one of {', '.join(KINDS)}"
         raise BadRequest(problem, where + "type")
-    if item.role is None:
-        raise BadRequest("it is required", where + "role")
-    if item.content is None:
-        raise BadRequest("it is required", where + "content")
-    phase = {} if item.phase is None else {"phase": item.phase}
-    return _message(item.role, _texts(item.content, where)) | phase
+    _check(kind, item, where)
+    match kind:
+        case "message":
+            phase = {} if item.phase is None else {"phase": item.phase}
+            texts = _texts(kind, item.content, where + "content")
+            return _message(str(item.role), texts) | phase
+        case "reasoning":
+            return _thought(item, where)
+        case "function_call":
+            return _call(item, where)
+    output = "\n".join(_texts(kind, item.output, where + "output"))
+    return _done(kind) | {"call_id": item.call_id, "output": output}
 
 
-def _other(kind: str, item: Item, where: str) -> Json:
-    """A thought, a call, a result. Raises BadRequest."""
+def _check(kind: str, item: Item, where: str) -> None:
+    """It has what such an item needs, and nothing that would be lost. Raises BadRequest."""
+    refuse_unserved(item, NEUTRAL, where)
     for name in REQUIRED[kind]:
         if getattr(item, name) is None:
             raise BadRequest("it is required", where + name)
-    said: Json = {"type": kind, "status": "completed"}
-    if kind == "reasoning":
-        texts = [reasoning_text(text) for text in _texts(item.content or [], where)]
-        return said | {"summary": [], "content": texts}
-    if kind == "function_call_output":
-        output = "\n".join(_texts(item.output or "", where, "output"))
-        return said | {"call_id": item.call_id, "output": output}
-    call = called(
-        item.call_id or "", item.name or "", item.arguments or "", field=f"{where}arguments"
-    )
-    return said | {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+    known = {*REQUIRED[kind], *OTHERS[kind]}
+    for name in FIELDS:
+        if name not in known and getattr(item, name) is not None:
+            raise BadRequest(f"an item of type {kind!r} has none, leave it out", where + name)
 
 
-def _texts(content: str | Sequence[Part], where: str, field: str = "content") -> list[str]:
-    if isinstance(content, str):
-        return [content]
+def _thought(item: Item, where: str) -> Json:
+    content = _texts("reasoning", item.content, where + "content")
+    summary = _texts("summary", item.summary, where + "summary")
+    return _done("reasoning") | {
+        "summary": [{"type": "summary_text", "text": text} for text in summary],
+        "content": [reasoning_text(text) for text in content],
+    }
+
+
+def _call(item: Item, where: str) -> Json:
+    said = {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
+    if item.status == "incomplete":  # kept as it is; see `_whole_call`
+        return _done("function_call") | {"status": item.status} | said
+    call = called(str(item.call_id), str(item.name), str(item.arguments), field=where + "arguments")
+    return _done("function_call") | said | {"arguments": call.arguments}
+
+
+def _done(kind: str) -> Json:
+    return {"type": kind, "status": "completed"}
+
+
+def _texts(kind: str, content: str | Sequence[Part] | None, where: str) -> list[str]:
+    if content is None or isinstance(content, str):
+        return [] if content is None else [content]
     for place, part in enumerate(content):
-        if part.type not in ("input_text", "output_text", "reasoning_text"):
-            problem = f"a part of type {part.type[:40]!r} is not served, give input_text"
-            raise BadRequest(problem, f"{where}{field}[{place}].type")
+        if part.type not in PARTS[kind]:
+            problem = f"a part of type {part.type[:40]!r} is not served, give {PARTS[kind][0]}"
+            raise BadRequest(problem, f"{where}[{place}].type")
         if part.text is None:
-            raise BadRequest("it is required", f"{where}{field}[{place}].text")
+            raise BadRequest("it is required", f"{where}[{place}].text")
     return [part.text or "" for part in content]
 
 
 def _message(role: str, texts: Iterable[str]) -> Json:
     one = output_text if role == "assistant" else _input_text
     content = [one(text) for text in texts]
-    return {"type": "message", "status": "completed", "role": role, "content": content}
+    return _done("message") | {"role": role, "content": content}
 
 
 def _input_text(text: str) -> Json:
@@ -125,51 +175,66 @@ def reasoning_text(text: str) -> Json:
     return {"type": "reasoning_text", "text": text}
 
 
-def chat(
-    instructions: str | None,
-    items: Iterable[Json],
-    *,
-    tools: Tools | None,
-    thinking: Thinking | None,
-    may_shorten: bool,
-) -> Chat:
-    """The items hold no references. Parts of one are joined by line ends; a thought, what was said
-    after it and calls are one message. Raises BadRequest for the result of a call nobody made."""
-    said = [Message("system", instructions)] if instructions else []
-    was = ""
-    for item in items:
-        message, kind = _as_message(item), item["type"]
-        goes_on = said and said[-1].role == message.role == "assistant"
-        if goes_on and (was == "reasoning" or kind == "function_call"):
-            message = _joined(said.pop(), message)
-        said.append(message)
-        was = kind
-    check_results(("input", message) for message in said)
-    return Chat(tuple(said), tools, thinking, field="input", may_shorten=may_shorten)
+def chat(opening: Chat, before: Sequence[Json], own: Sequence[Json]) -> Chat:
+    """`opening` with the items in it: the body's `own`, after those it goes on from; none is a
+    reference. Parts of one are joined by line ends. Raises BadRequest for the result of a call
+    nobody made."""
+    said = [("instructions", message) for message in opening.messages]
+    for place, item in enumerate((*before, *own), start=-len(before)):
+        if (message := _as_message(item)) is None:
+            continue
+        if said and _is_one_turn(said[-1][1], message):
+            message = _joined(said.pop()[1], message)
+        said.append((f"input[{place}].call_id", message))
+    check_results(said)
+    return replace(opening, messages=tuple(message for _, message in said))
 
 
-def _as_message(item: Json) -> Message:
+def _as_message(item: Json) -> Message | None:
+    """None: it says nothing."""
     match item["type"]:
         case "reasoning":
-            return Message("assistant", "", reasoning=_joined_texts(item))
+            text = _joined_texts(item["content"] or item["summary"])
+            return Message("assistant", "", reasoning=text) if text else None
         case "function_call":
-            call = ToolCall(item["call_id"], item["name"], item["arguments"])
-            return Message("assistant", "", tool_calls=(call,))
+            call = _whole_call(item)
+            return Message("assistant", "", tool_calls=(call,)) if call else None
         case "function_call_output":
             return Message("tool", item["output"], tool_call_id=item["call_id"])
     role = "system" if item["role"] == "developer" else item["role"]  # templates know no other
-    return Message(role, _joined_texts(item))
+    return Message(role, _joined_texts(item["content"]))
 
 
-def _joined_texts(item: Json) -> str:
-    return "\n".join(part["text"] for part in item["content"])
+def _whole_call(item: Json) -> ToolCall | None:
+    """None: half a call, of an answer that was cut short. No model has written such a one."""
+    try:
+        return called(item["call_id"], item["name"], item["arguments"], field="arguments")
+    except BadRequest:
+        return None
+
+
+def _joined_texts(parts: Iterable[Json]) -> str:
+    return "\n".join(part["text"] for part in parts)
+
+
+def _is_one_turn(first: Message, second: Message) -> bool:
+    """A thought, what was said after it and calls, as a model says them. What is said between
+    calls is part of it, so that results follow their calls."""
+    if not first.role == second.role == "assistant":
+        return False
+    if second.reasoning:
+        return not (first.content or first.tool_calls)
+    return bool(second.tool_calls or first.tool_calls or not first.content)
 
 
 def _joined(first: Message, second: Message) -> Message:
+    def lines(*texts: str) -> str:
+        return "\n".join(text for text in texts if text)
+
     return Message(
         "assistant",
-        first.content + second.content,
-        first.reasoning + second.reasoning,
+        lines(first.content, second.content),
+        lines(first.reasoning, second.reasoning),
         (*first.tool_calls, *second.tool_calls),
     )
 
@@ -185,7 +250,10 @@ def answer_id(response: str) -> str:
 
 def numbered(response: str, items: Iterable[Json]) -> list[Json]:
     """With ids that tell which response they came with."""
-    return [{"id": f"{answer_id(response)}_{place}"} | item for place, item in enumerate(items)]
+    name = response.removeprefix(RESPONSE)
+    return [
+        {"id": f"{KINDS[item['type']]}{name}_{place}"} | item for place, item in enumerate(items)
+    ]
 
 
 def response_of(item: str) -> str:

@@ -5,13 +5,16 @@
     message        the same, of output_text
     function_call  output_item.added function_call_arguments.delta... .done output_item.done
 
-One item is open at a time. Knows neither numbers nor frames.
+One item is open at a time. Only text has logprobs: those of tokens that tell nothing by themselves,
+as half a character or the mark of a call, wait for what comes of them. Knows neither numbers nor
+frames.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from octavo.server.calls import Answer, Reply
+from octavo.server.calls import Answer, Reply, says
 from octavo.server.protocols._logprobs import chat_logprobs
 from octavo.server.protocols._openai_items import answer_id, item_id, output_text, reasoning_text
 from octavo.server.protocols._openai_tools import PREFIX as CALL
@@ -26,21 +29,29 @@ class Output:
         self._reply = reply
         self._open: str | None = None  # the type of the item under way
         self._text, self._logprobs = "", list[TokenLogprob]()
+        self._waiting = list[TokenLogprob]()  # of tokens of which nothing came yet
         self._call = CallDelta(0)
 
     def hear(self, delta: Delta) -> Told:
+        self._waiting += delta.logprobs
         if delta.reasoning:
             yield from self._enter("reasoning")
             self._text += delta.reasoning
             yield self._of_part("reasoning_text.delta", delta=delta.reasoning)
-        if delta.text or (delta.logprobs and not delta.reasoning and not delta.calls):
-            yield from self._enter("message")
-            self._text += delta.text
-            self._logprobs += delta.logprobs
-            spelled = self._spelled(delta.logprobs)
-            yield self._of_part("output_text.delta", delta=delta.text, logprobs=spelled)
+        if delta.text:
+            yield from self._say(delta.text)
         for call in delta.calls:
             yield from self._add(call)
+        if says(delta):
+            self._waiting = []
+
+    def _say(self, text: str) -> Told:
+        yield from self._enter("message")
+        waiting, self._waiting = self._waiting, []
+        self._text += text
+        self._logprobs += waiting
+        spelled = self._spelled(waiting)
+        yield self._of_part("output_text.delta", delta=text, logprobs=spelled)
 
     def _add(self, call: CallDelta) -> Told:
         if call.id is not None:
@@ -82,6 +93,8 @@ class Output:
         """All has been heard; an answer that said nothing is an empty message."""
         if not self.items and self._open is None:
             yield from self._enter("message")
+        if self._open == "message" and self._waiting:  # of the end of a turn, which shows nothing
+            yield from self._say("")
         yield from self.close(status)
 
     def _item(self, status: str, *, empty: bool = False) -> Json:
@@ -116,14 +129,9 @@ class Output:
 
 
 def output_of(reply: Reply, answer: Answer, status: str) -> list[Json]:
+    """The same items, for whoever hears no events."""
     output = Output(reply)
-    calls = tuple(
-        CallDelta(place, call.arguments, call.id, call.name)
-        for place, call in enumerate(answer.calls)
-    )
-    logprobs = answer.logprobs if answer.text or not (answer.reasoning or calls) else ()
-    for _ in output.hear(Delta(answer.text, (), logprobs, answer.reasoning, calls)):
-        pass
-    for _ in output.finish(status):
-        pass
+    for delta in answer.deltas:
+        deque(output.hear(delta), maxlen=0)
+    deque(output.finish(status), maxlen=0)
     return output.items

@@ -5,7 +5,7 @@ chunks  our Events  -> their numbered server-sent events
 whole   our Answers -> their single response
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,22 +15,23 @@ from sse_starlette import ServerSentEvent
 from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
+from octavo.server.protocols._formats import FlatFormat, schema_of
 from octavo.server.protocols._openai import Sampled, problem, sampling
 from octavo.server.protocols._openai_flat_tools import (
     FlatChoice,
     FlatReasoning,
     FlatTool,
-    not_functions,
+    read_tools,
     repeated_choice,
     repeated_reasoning,
     repeated_tools,
     thinking_of,
-    tools_of,
+    without_hosted,
 )
 from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
 from octavo.server.protocols._openai_output import output_of
 from octavo.server.protocols._openai_response import Script, ended, status_at
-from octavo.types import MAX_LOGPROBS, Chat, Json
+from octavo.types import MAX_LOGPROBS, Chat, Json, Message
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
@@ -39,7 +40,7 @@ PREFIX = RESPONSE
 ID_HEADER = "x-request-id"
 
 LOGPROBS = "message.output_text.logprobs"
-# Those of tools and reasoning ask for nothing where there is none of either.
+# Others ask for nothing: no such tool is run here, and a thought is in its item as it is.
 Includable = Literal[
     "message.output_text.logprobs",
     "message.input_image.image_url",
@@ -58,7 +59,7 @@ Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 
 
 class Text(Struct):
-    format: Any = None
+    format: FlatFormat | None = None
     verbosity: Any = None
 
 
@@ -90,16 +91,13 @@ class Body(Sampled, kw_only=True):
     stream_options: StreamOptions | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
+    max_tool_calls: Limit | None = None  # of tools that the server runs: it runs none
     # Accepted because they change no token.
-    max_tool_calls: Limit | None = None
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: CacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     safety_identifier: str | None = None
-    service_tier: (
-        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
-    ) = None
     # Not served: see NEUTRAL.
     access_programs: Any = None
     background_options: Any = None
@@ -108,6 +106,7 @@ class Body(Sampled, kw_only=True):
     image: Any = None
     moderation: Any = None
     prompt: Any = None
+    service_tier: Any = None
 
 
 # The values that ask for nothing, so that clients which always send the field are served.
@@ -119,11 +118,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "image": ({},),
     "moderation": (),
     "prompt": (),
+    "service_tier": ("auto", "default"),
 }
-NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {
-    "format": ({"type": "text"},),
-    "verbosity": ("medium",),
-}
+NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
 NEUTRAL_STREAM: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
 NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
@@ -132,27 +129,52 @@ def parse(raw: bytes) -> Call:
     """What goes on from others has no prompt yet: server/responses.py knows them."""
     body, ignored = decode(raw, Body)
     _check(body)
-    items = read(body.input)
+    items, opening = read(body.input), _opening(body)
     looks_back = body.previous_response_id or any(item["type"] == REFERENCE for item in items)
-    repeated, is_background = _repeated(body), bool(body.background)
-    tools_of(repeated)  # also where there is no prompt yet
+    is_background = bool(body.background)
     return Call(
         model=body.model,
-        prompts=() if looks_back else (prompt(repeated, items),),
-        params=sampling(body, max_tokens=body.max_output_tokens, logprobs=_logprobs(body)),
+        prompts=() if looks_back else (chat(opening, (), items),),
+        params=sampling(
+            body,
+            max_tokens=body.max_output_tokens,
+            logprobs=_logprobs(body),
+            schema=schema_of(_format(body), "text.format"),
+        ),
         priority=body.priority or 0,
         timeout=body.timeout,
         stream=bool(body.stream),
-        ignored={**ignored, **not_functions(body.tools)},
-        repeated=repeated,
+        names={"schema": "text.format.schema"},
+        ignored=without_hosted(ignored, body.tools),
+        repeated=_repeated(body),
         thread=Thread(
             items,
+            opening,
             previous=body.previous_response_id,
             is_kept=body.store is not False,
             is_background=is_background,
             body=raw if is_background else b"",
         ),
     )
+
+
+def _opening(body: Body) -> Chat:
+    """Instructions are the request's own: those of the responses before it are not among them."""
+    return Chat(
+        (Message("system", body.instructions),) if body.instructions else (),
+        read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls),
+        thinking_of(body.reasoning),
+        field="input",
+        may_shorten=body.truncation == "auto",
+    )
+
+
+def _format(body: Body) -> FlatFormat | None:
+    """Raises BadRequest."""
+    given = body.text.format if body.text else None
+    if given and given.type == "json_schema" and given.name is None:
+        raise BadRequest("it is required", "text.format.name")
+    return given
 
 
 def _check(body: Body) -> None:
@@ -196,7 +218,7 @@ def _repeated(body: Body) -> Json:
         "service_tier": "default",
         "store": body.store is not False,
         "temperature": 1.0 if body.temperature is None else body.temperature,
-        "text": {"format": {"type": "text"}, "verbosity": "medium"},
+        "text": {"format": _repeated_format(_format(body)), "verbosity": "medium"},
         "tool_choice": repeated_choice(body.tool_choice),
         "tools": repeated_tools(body.tools),
         "top_logprobs": body.top_logprobs or 0,
@@ -205,16 +227,12 @@ def _repeated(body: Body) -> Json:
     }
 
 
-def prompt(repeated: Mapping[str, Any], items: Sequence[Json]) -> Chat:
-    """`items`: the whole conversation, its references resolved. Instructions are the request's own:
-    those of the responses before it are not among them."""
-    return chat(
-        repeated["instructions"],
-        items,
-        tools=tools_of(repeated),
-        thinking=thinking_of(repeated),
-        may_shorten=repeated["truncation"] == "auto",
-    )
+def _repeated_format(given: FlatFormat | None) -> Json:
+    if given is None:
+        return {"type": "text"}
+    if given.type != "json_schema":
+        return {"type": given.type}
+    return msgspec.to_builtins(given) | {"strict": True}
 
 
 async def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
