@@ -215,4 +215,4 @@ def test_a_file_is_kept_once_however_its_form_is_drawn(served):
         assert [file.id for file in client.files.list()] == [first.id]
         assert client.files.content(first.id).content == large
         with pytest.raises(openai.ConflictError):
-            sent(large[:-2] + b"x\n")
+            sent(large[:-2] + b"y\n")
