@@ -26,6 +26,7 @@ from octavo.server.calls import Answer, Reply
 from octavo.server.desk import Desk, Dialect, answers, dialects
 from octavo.server.exchange import UnknownFields
 from octavo.server.files import Files
+from octavo.server.keys import Key
 from octavo.server.responses import Responses
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ class BatchWorker:
         self, dialect: Dialect, batch: Batch, line: Line
     ) -> tuple[Reply, dict[str, Any]]:
         """And what to name in the line of the output."""
-        key = await _in_thread(self._desk.gate.key, batch.owner)
+        key = await self._key(batch)
         reply = await self._responses.read(dialect, line.body, key)
         thread = reply.call.thread
         for field, is_asked in (
@@ -222,19 +223,25 @@ class BatchWorker:
         while True:
             try:
                 return await self._ask(dialect, batch, reply)
-            except (CapacityError, Unauthorized) as error:  # a revoked key's batch is halted soon
-                wanted = error.retry_after if isinstance(error, CapacityError) else None
-                await asyncio.sleep(min(wanted or pause, LONGEST_PAUSE))
+            except CapacityError as error:
+                await asyncio.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
                 pause = min(2 * pause, LONGEST_PAUSE)
             except StepFailed:
                 if self._desk.engine.is_alive:
                     raise
                 await asyncio.sleep(LONGEST_PAUSE)  # a restart helps, and the line is asked again
 
+    async def _key(self, batch: Batch) -> Key | None:
+        """As it is now. Waits where it was revoked: the batch is halted soon."""
+        while True:
+            with suppress(Unauthorized):
+                return await _in_thread(self._desk.gate.key, batch.owner)
+            await asyncio.sleep(LONGEST_PAUSE)
+
     async def _ask(
         self, dialect: Dialect, batch: Batch, reply: Reply
     ) -> tuple[bytes, dict[str, int]]:
-        key = await _in_thread(self._desk.gate.key, batch.owner)
+        key = await self._key(batch)
         if reply.call.thread and reply.call.thread.is_kept:
             run = await self._responses.begin(reply, key, in_background=True)
             try:

@@ -121,6 +121,32 @@ def test_each_generating_endpoint_is_served_in_its_own_words(client):
     assert bad["response"]["body"]["type"] == "error"
 
 
+def test_responses_are_kept_or_not_as_their_lines_say(client):
+    url = "/v1/responses"
+    first = client.responses.create(model="echo", input="first")
+    bodies = {
+        "kept": {"input": "hello"},
+        "not kept": {"input": "hello", "store": False},
+        "goes on": {"input": "hello", "previous_response_id": first.id},
+        "late": {"input": "hello", "background": True},
+    }
+    lines = [asked(id, url=url) | {"body": {"model": "echo", **bodies[id]}} for id in bodies]
+    batch = ended(client, started(client, lines, url))
+    said = {one["custom_id"]: one for one in entries(client, batch.output_file_id)}
+    assert said.keys() == {"kept", "not kept", "goes on"}
+    (bad,) = entries(client, batch.error_file_id)
+    assert bad["response"]["body"]["error"]["param"] == "background"
+    for id, one in said.items():
+        body = openai.types.responses.Response.model_validate(one["response"]["body"])
+        assert (body.status, body.output_text) == ("completed", "hello")
+        if id == "not kept":
+            with pytest.raises(openai.NotFoundError):
+                client.responses.retrieve(body.id)
+        else:
+            assert client.responses.retrieve(body.id).output_text == "hello"
+    assert batch.usage.output_tokens == 15
+
+
 def test_a_field_nobody_knows_is_named_beside_the_answer_or_refuses_the_line(client):
     batch = ended(client, started(client, [asked("a", tempo=1)]))
     (one,) = entries(client, batch.output_file_id)
@@ -303,12 +329,15 @@ def test_a_revoked_key_s_batch_is_cancelled(tmp_path):
         serving(engine, state=state, gate=Gate(keys)) as (_, url),
         client_of(url, text) as client,
     ):
-        batch = started(client, [asked(k, "x" * 4000) for k in range(3)])
-        wait_until(lambda: engine.num_requests == 3)
+        batch = started(client, [asked(k, "x" * 20) for k in range(1000)])
+        wait_until(lambda: len(engine.requests) > 20)
         keys.revoke(key.id)
         wait_until(lambda: not engine.num_requests)
-        sql = "SELECT status FROM batches WHERE id = ?"
+        sql = "SELECT status, error_file_id FROM batches WHERE id = ?"
         wait_until(lambda: state.rows(sql, batch.id)[0]["status"] == "cancelled")
+    (row,) = state.rows(sql, batch.id)
+    left = (state.folder / "files" / row["error_file_id"]).read_text().splitlines()
+    assert {json.loads(line)["error"]["code"] for line in left} == {"batch_cancelled"}
 
 
 def test_keys_see_their_own_batches_and_do_not_wait_for_each_other_s(tmp_path):
