@@ -145,7 +145,7 @@ def test_responses_parse_what_they_asked_for(client):
 def test_a_tool_called_in_responses_keeps_to_its_schema(client):
     tool = openai.pydantic_function_tool(Mark, name="mark")["function"] | {"type": "function"}
     ask = {"model": "tiny", "input": "Hi", "tools": [tool], "tool_choice": "required"}
-    ask |= {"parallel_tool_calls": False, "max_output_tokens": 80, "extra_body": {"seed": 7}}
+    ask |= {"parallel_tool_calls": False, "max_output_tokens": 200, "extra_body": {"seed": 7}}
     made = client.responses.create(**ask)
     (call,) = made.output
     assert (made.status, call.type, call.status) == ("completed", "function_call", "completed")
