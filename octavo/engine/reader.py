@@ -66,9 +66,11 @@ class Reader:
         return not self.is_broken and not is_within
 
     @property
-    def expects_call(self) -> bool:
-        """Another one, or nothing."""
-        return self._state == self._after and self._spelling.next is not None
+    def expects_mark(self) -> bool:
+        """The rest of what ends a call, what begins another or ends them all, or nothing."""
+        is_ending = self._state == self._read_form and not self._raw
+        has_more = self._spelling.next is not None or bool(self._spelling.closes)
+        return is_ending or (self._state == self._after and has_more)
 
     @property
     def _is_marked(self) -> bool:

@@ -104,14 +104,16 @@ def test_ids_are_the_same_for_the_same_request_and_others_for_others(llama):
     assert len({id(), id(seed=2), id(said="another turn")}) == 3
 
 
-def test_what_is_cut_within_a_call_says_so(llama):
-    engine = engine_over(llama)
-    wanted = Tools(TOOLS, ("weather",), is_required=True, is_parallel=False)
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_call_that_is_cut_anywhere_says_so(llama, name):
+    engine = engine_over(llama, tool_dialect=name)
+    wanted = Tools(TOOLS, ("add",), is_required=True, is_parallel=False)
     whole = run(engine, asked(engine, tools=wanted))["a"]
-    for limit in (3, len(tokens(whole)) // 4):
-        cut = run(engine, asked(engine, tools=wanted, max_tokens=limit))["a"]
-        assert end(cut).reason == "length"
-        assert tokens(cut) == tokens(whole)[:limit]
+    limits = range(1, len(tokens(whole)))
+    requests = [asked(engine, str(limit), tools=wanted, max_tokens=limit) for limit in limits]
+    for limit, cut in run(engine, *requests).items():
+        assert (end(cut).reason, text(cut)) == ("length", "")
+        assert tokens(cut) == tokens(whole)[: int(limit)]
         said = "".join(arguments for _, _, arguments in calls_of(cut))
         assert calls_of(whole)[0][2].startswith(said)
 
