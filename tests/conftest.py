@@ -11,6 +11,14 @@ def pytest_addoption(parser):
     parser.addoption("--bless", action="store_true", help="rewrite golden files")
 
 
+def pytest_collection_modifyitems(items):
+    """What the plain instruction set computes is thorough: most processors never run it."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("instruction_set") == "generic":
+            item.add_marker(pytest.mark.thorough)
+
+
 @pytest.fixture
 def golden(request):
     """golden(path, data): data must equal the file; --bless makes it so."""

@@ -45,9 +45,8 @@ class ReplyStream:
 
     def flush(self) -> list[Part]:
         """The rest, when no more tokens come."""
-        parts = self._reader.push(self._letters.push(self._characters.flush()))
-        begun = self._letters.flush()
-        parts += [] if self._reader.expects_mark else self._reader.push(begun)
+        begun = self._letters.push(self._characters.flush()) + self._letters.flush()
+        parts = [] if self._reader.expects_mark else self._reader.push(begun)
         parts = self._cut([*parts, *self._reader.flush()])
         return [*parts, Said(self._stops.flush())]
 

@@ -287,6 +287,7 @@ json_values = st.recursive(
 arguments = st.dictionaries(st.text("abcxyz_é", min_size=1, max_size=5), json_values, max_size=4)
 
 
+@pytest.mark.thorough
 @EACH
 @settings(max_examples=20, deadline=None)
 @given(arguments)

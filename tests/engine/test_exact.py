@@ -212,6 +212,7 @@ def test_preemption_changes_nothing(subject):
         assert told(heard[one.id]) == subject.alone(one)
 
 
+@pytest.mark.thorough
 def test_preemption_changes_nothing_under_a_grammar(subject):
     records = {"type": "array", "items": RECORD, "minItems": 4}
     wanted = {"max_tokens": 200, "schema": records, "logprobs": None}

@@ -78,6 +78,7 @@ def kind(request):
     return request.param
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("head_dim", [16, 48, 64, 256])
 @pytest.mark.parametrize("share", [1, 3, 4, 8])
 def test_every_head_size_and_sharing(head_dim, share, kind, instruction_set):

@@ -212,6 +212,7 @@ def chosen(ids):
     return replace(tokens(len(ids)), token_ids=np.array(ids, np.int32))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", FORMATS)
 def test_threads_do_not_change_a_bit(form, instruction_set):
     """Three matrices in one stage, large enough to be cut into many chunks."""

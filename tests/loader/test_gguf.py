@@ -280,6 +280,7 @@ changes = st.lists(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=changes, kept=st.floats(0, 1), is_cut=st.booleans())
 @example(changes=[(0.0, b"G")], kept=1.0, is_cut=False)

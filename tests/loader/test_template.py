@@ -289,6 +289,7 @@ GREEDY = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("template", GREEDY)
 def test_a_greedy_template_is_stopped(template):
     start = time.monotonic()

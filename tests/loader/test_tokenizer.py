@@ -236,6 +236,7 @@ def joined_by_score(pieces, written):
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
+@pytest.mark.thorough
 @settings(max_examples=200, deadline=None)
 @given(st.text("helo ab", max_size=30))
 def test_score_ranked_merges_are_those_of_the_rule(written):

@@ -231,6 +231,7 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     assert batches.find("", batch.id).status == "cancelled"
 
 
+@pytest.mark.thorough
 def test_a_batch_that_something_went_wrong_with_is_taken_up_again(state, monkeypatch, caplog):
     monkeypatch.setattr(batch_worker, "AFTER_FAILURE", 0.01)
 

@@ -175,6 +175,7 @@ def test_a_stream_nobody_reads_is_dropped_and_stalls_no_other(hasty):
         assert b"[DONE]" not in rest(client)
 
 
+@pytest.mark.thorough
 def test_a_whole_answer_nobody_reads_keeps_no_connection(hasty):
     _, server, url = hasty
     with connected(url, receive_buffer=4096) as client:
@@ -245,6 +246,7 @@ def test_a_crowd_is_told_to_come_back_and_a_larger_one_is_cut_off():
         assert httpx.get(f"{url}/health").status_code == 200
 
 
+@pytest.mark.thorough
 def test_two_hundred_streams_at_once(echo):
     host, port = echo[1].removeprefix("http://").split(":")
 
