@@ -10,7 +10,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DRAFT = "/tests/draft2020-12/"
 MAX_TOKENS = 96
-CLOSING = 10  # added to the logits of what ends texts, lists and objects: few answers are cut off
+CLOSING = 10  # added to the logits of what ends texts, lists, objects and turns: few are cut off
+DIGITS = 1000  # more than an answer's numbers have
 
 Case: TypeAlias = Json  # of the suite: description, schema, tests of (data, valid)
 
@@ -166,6 +167,7 @@ def _answers(engine: "Engine", schema: Any, samples: int) -> Iterator[str | None
     tokenizer = engine.tokenizer
     tokens = ((i, tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
     bias = {i: CLOSING for i, token in tokens if token and not token.strip(b'"}]')}
+    bias |= dict.fromkeys(tokenizer.eos_ids, CLOSING)
     for seed in range(samples):
         params = SamplingParams(
             max_tokens=MAX_TOKENS, seed=seed, schema=json.dumps(schema), logit_bias=bias
@@ -190,7 +192,8 @@ def is_valid(text: str, schema: Any) -> bool:
     exact = json.loads(json.dumps(schema), parse_float=Decimal)
     kind = validator_for(exact, Draft202012Validator)
     value = json.loads(text, parse_float=Decimal)
-    return bool(kind(exact, format_checker=kind.FORMAT_CHECKER).is_valid(value))
+    with localcontext(prec=DIGITS):
+        return bool(kind(exact, format_checker=kind.FORMAT_CHECKER).is_valid(value))
 
 
 def _table(counts: dict[str, Count], samples: int) -> str:

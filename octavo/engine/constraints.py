@@ -24,7 +24,6 @@ from octavo.types import Ints
 
 GRACE = 0.005  # seconds; a mask takes a few hundredths of that
 THREADS = 4  # most grammars that may be late at once before they delay others'
-AT_ONCE = 2  # threads that a step wakes
 
 
 @dataclass(slots=True, eq=False)
@@ -80,14 +79,14 @@ class Constraints:
         for held in wanted:
             held.is_asked = True
         self._jobs.extend(wanted)
-        for _ in wanted[:AT_ONCE]:
+        if self._jobs:  # one thread: a second takes another core from the step
             self._threads.submit(self._work)
 
     def _work(self) -> None:
         while self._jobs:
             try:
                 held = self._jobs.popleft()
-            except IndexError:  # the other thread took it
+            except IndexError:  # the thread of another step took it
                 return
             try:
                 held.mask = held.matcher.mask(keeps_eos=held.keeps_eos)
