@@ -3,9 +3,8 @@ variables live, how long a file may be and what it may not be called."""
 
 import ast
 import re
+from functools import wraps
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +32,21 @@ TESTS = sorted(path for path in ROOT.glob("tests/**/*") if path.suffix in (".py"
 
 
 def each(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+    """One test of all of them, which names the first that fails."""
+
+    def wrapped(check):
+        @wraps(check)
+        def test():
+            for path in paths:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    raise AssertionError(f"{path.relative_to(ROOT)}: {error}") from error
+
+        del test.__wrapped__  # its arguments would be taken for fixtures
+        return test
+
+    return wrapped
 
 
 def imported_packages(path):
