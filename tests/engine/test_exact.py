@@ -114,12 +114,13 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 4), REQUESTS), min_size=1, max_size
 
 @st.composite
 def engines(draw):
-    """Options: any batch, any chunks, pages for all or hardly for one, prefixes kept or not."""
+    """Options: any batch, any chunks, pages for all or hardly for one (100 tokens and 40 more),
+    prefixes kept or not."""
     max_running = draw(st.integers(1, 17))
     return {
         "max_running": max_running,
         "step_tokens": draw(st.integers(max_running, 90)),
-        "num_pages": draw(st.sampled_from([8, 10, 20, 512])),
+        "num_pages": draw(st.sampled_from([9, 10, 20, 512])),
         "prefix_cache": draw(st.booleans()),
     }
 
