@@ -30,6 +30,7 @@ class Record:
     id: str
     tenant: str
     created: int  # seconds since the epoch
+    model: str
     previous: str | None  # the one that it goes on from
     items: Sequence[Json]  # its input
     response: bytes  # as an object of the protocol
@@ -54,9 +55,11 @@ class Archive:
         self._unpruned = 0  # bytes written since the last time
         with state.change() as connection:
             connection.execute(
+                # What is large comes last: who looks for the rest does not read through it.
                 "CREATE TABLE IF NOT EXISTS responses (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, "
-                "created INTEGER NOT NULL, previous TEXT, items BLOB NOT NULL, "
-                "response BLOB NOT NULL, events BLOB, body BLOB, owner TEXT, size INTEGER NOT NULL)"
+                "created INTEGER NOT NULL, model TEXT NOT NULL, previous TEXT, owner TEXT, "
+                "size INTEGER NOT NULL, items BLOB NOT NULL, response BLOB NOT NULL, events BLOB, "
+                "body BLOB)"
             )
             self._prune(connection)
 
@@ -105,9 +108,10 @@ class Archive:
             said += [*msgspec.json.decode(row["items"]), *response["output"]]
         return said
 
-    def orphans(self) -> list[Orphan]:
+    def orphans(self, model: str) -> list[Orphan]:
         """Those of processes that have ended: from now on they are this one's."""
-        rows = self._state.rows("SELECT * FROM responses WHERE owner IS NOT NULL ORDER BY created")
+        sql = "SELECT * FROM responses WHERE owner IS NOT NULL AND model = ? ORDER BY created"
+        rows = self._state.rows(sql, model)
         gone = [row for row in rows if not self._claim.lives(row["owner"])]
         with self._state.change() as connection:
             sql = "UPDATE responses SET owner = ? WHERE id = ? AND owner = ?"
@@ -125,15 +129,16 @@ class Archive:
     def _write(self, record: Record, owner: str | None) -> None:
         events = zlib.compress(b"\n".join(record.events)) if record.events else None
         items = msgspec.json.encode(record.items)
-        size = len(record.response) + len(items) + len(events or b"") + len(record.body)
         body = record.body if owner else None
-        row = [record.id, record.tenant, record.created, record.previous]
+        size = len(record.response) + len(items) + len(events or b"") + len(body or b"")
+        head = [record.id, record.tenant, record.created, record.model, record.previous]
         with self._state.change() as connection:
             connection.execute(
-                "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO "
-                "UPDATE SET response = excluded.response, events = excluded.events, body = NULL, "
-                "owner = NULL, size = excluded.size WHERE owner IS NOT NULL",
-                [*row, items, record.response, events, body, owner, size],
+                "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (id) DO UPDATE SET response = excluded.response, "
+                "events = excluded.events, body = NULL, owner = NULL, size = excluded.size "
+                "WHERE owner IS NOT NULL",
+                [*head, owner, size, items, record.response, events, body],
             )
             self._unpruned += size
             if self._unpruned > PRUNED_EVERY:
@@ -145,7 +150,8 @@ class Archive:
         connection.execute(sql, [time.time() - KEPT_SECONDS])
         connection.execute(
             "DELETE FROM responses WHERE id IN (SELECT id FROM (SELECT id, SUM(size) OVER "
-            "(ORDER BY created DESC, id) AS newer FROM responses) WHERE newer > ?)",
+            "(ORDER BY created DESC, id) AS newer FROM responses WHERE owner IS NULL) "
+            "WHERE newer > ?)",
             [MAX_BYTES],
         )
 

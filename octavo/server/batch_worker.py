@@ -90,8 +90,11 @@ class BatchWorker:
                 await _ended(self._tasks)
 
     def _clear_up(self) -> None:
-        self._files.clear_up()
-        self._batches.clear_up()
+        try:
+            self._files.clear_up()
+            self._batches.clear_up()
+        except Exception:
+            logger.exception("what a crash left could not be cleared up")
 
     async def _look(self) -> None:
         try:

@@ -81,7 +81,8 @@ class Desk:
                 grant.settle(0, monotonic())
             raise
         del kept  # the engine has it now
-        running.listener = self.journal.open(reply, grant, in_background=in_background)
+        tenant = key.id if key else ""
+        running.listener = self.journal.open(reply, grant, tenant, in_background=in_background)
         return running
 
     async def _compile(self, call: Call) -> object:

@@ -7,7 +7,7 @@ without a row are what a crash left, and go. Knows no HTTP and no batches.
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from sqlite3 import Connection, Row
@@ -144,8 +144,9 @@ class Files:
         """Contents that no row knows, unless somebody may still be writing them."""
         known = {row["id"] for row in self._state.rows("SELECT id FROM files")}
         for path in self._folder.iterdir():
-            if path.name not in known and path.stat().st_mtime < time.time() - DAY:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process clears up, too
+                if path.name not in known and path.stat().st_mtime < time.time() - DAY:
+                    path.unlink()
 
 
 def _file(row: Row) -> File:

@@ -28,10 +28,16 @@ class Journal:
         self._entries = OrderedDict[str, Entry](), OrderedDict[str, Entry]()
 
     def open(
-        self, reply: Reply, grant: Grant | None = None, *, in_background: bool = False
+        self,
+        reply: Reply,
+        grant: Grant | None = None,
+        tenant: str = "",
+        *,
+        in_background: bool = False,
     ) -> "Entry":
-        """The entry settles the grant when it closes."""
+        """The entry settles the grant when it closes, and is explained to its tenant alone."""
         entry = Entry(reply, grant, self.metrics, in_background=in_background)
+        entry.tenant = tenant
         entry.listeners = [listener(reply) for listener in self._listeners]
         entries = self._entries[in_background]
         entries[reply.id] = entry
@@ -39,10 +45,11 @@ class Journal:
             entries.popitem(last=False)
         return entry
 
-    def explain(self, id: str) -> Json:
+    def explain(self, id: str, tenant: str = "") -> Json:
         """Raises UnknownName."""
         first, background = self._entries
-        if (entry := first.get(id) or background.get(id)) is None:
+        entry = first.get(id) or background.get(id)
+        if entry is None or entry.tenant != tenant:
             raise UnknownName(f"the journal of the last {MAX_KEPT} requests", id[:100], close=[])
         return entry.explained()
 
@@ -65,6 +72,7 @@ class Entry:
         }
         self._in_background = in_background
         self._metrics, self._grant = metrics, grant
+        self.tenant = ""
         self.listeners: list[Listener] = []
         self._begun = monotonic()
         n = reply.call.n

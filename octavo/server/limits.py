@@ -88,7 +88,8 @@ class Limiter:
                     f"{bucket.capacity} a minute: shorten the prompt or lower max_tokens",
                     "max_tokens",
                 )
-            needed = max(amount, bucket.capacity / 2) if in_background else amount
+            needed = amount + bucket.capacity / 2 if in_background else amount
+            needed = min(needed, bucket.capacity)
             if bucket.level(now) < needed:
                 left = int(max(0.0, bucket.level(now)))
                 wait = bucket.seconds_until(needed, now)

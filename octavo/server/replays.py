@@ -13,6 +13,7 @@ again.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,13 +31,17 @@ from octavo.server.spool import Spool
 from octavo.server.state import State
 from octavo.server.stream import Stream, unless_gone
 
+logger = logging.getLogger(__name__)
+
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 Place: TypeAlias = tuple[str, str, str]  # tenant, path, Idempotency-Key
 
 LINGER_SECONDS = 30.0  # a run whose clients have all left waits for one to come back
 KEPT_SECONDS = 24 * 3600
 MAX_KEPT = 10_000  # replies; the oldest go first
+MAX_KEPT_BYTES = 256 << 20
 MAX_KEY = 255  # characters, as Stripe has it
+MAX_DIGITS = 15  # of an event's number
 STREAM = "text/event-stream"
 HEADER, LAST_EVENT = "Idempotency-Key", "Last-Event-ID"
 
@@ -58,6 +63,7 @@ class Run:
         self.head: asyncio.Future[Head] = asyncio.get_running_loop().create_future()
         self.pieces = Log[bytes]()
         self._num_attached = 0
+        self._lingering: asyncio.TimerHandle | None = None
         self._is_abandoned = asyncio.Event()
         self._is_whole = False  # the last piece has been said
         self._body: Spool | None = None
@@ -88,14 +94,14 @@ class Run:
 
     def attach(self) -> None:
         self._num_attached += 1
+        if self._lingering:
+            self._lingering.cancel()
 
     async def detach(self) -> None:
         self._num_attached -= 1
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._abandon)
-
-    def _abandon(self) -> None:
         if not self._num_attached:
-            self._is_abandoned.set()
+            loop = asyncio.get_running_loop()
+            self._lingering = loop.call_later(LINGER_SECONDS, self._is_abandoned.set)
 
     async def _receive(self) -> Message:
         """The body, then that the client has left, once all of them have for long enough."""
@@ -124,7 +130,8 @@ class Replays:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS replays (tenant TEXT, path TEXT, key TEXT, "
                 "digest BLOB NOT NULL, created REAL NOT NULL, status INTEGER NOT NULL, "
-                "headers BLOB NOT NULL, pieces BLOB NOT NULL, PRIMARY KEY (tenant, path, key))"
+                "size INTEGER NOT NULL, headers BLOB NOT NULL, pieces BLOB NOT NULL, "
+                "PRIMARY KEY (tenant, path, key))"
             )
 
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
@@ -156,9 +163,16 @@ class Replays:
         try:
             if kept := await asyncio.to_thread(self._kept, place):
                 run.repeat(kept)
+            elif LAST_EVENT in http.headers:
+                problem = (
+                    f"nothing is known under this {HEADER}: ask without it, from the beginning"
+                )
+                raise BadRequest(problem, LAST_EVENT)
             elif await run.carry_out(http, body, handler):
                 await asyncio.to_thread(self._keep, place, run)
         except Exception as error:
+            if run.head.done():  # nobody else is told
+                logger.exception("a reply under an %s failed, or could not be kept", HEADER)
             run.fail(error)
         finally:
             run.fail(CapacityError("the server is stopping: ask again when it is back"))
@@ -173,13 +187,18 @@ class Replays:
 
     def _keep(self, place: Place, run: Run) -> None:
         head, now = run.head.result(), time.time()
-        said = (head.status, *map(msgspec.msgpack.encode, (head.headers, run.pieces.items)))
-        newest = "SELECT rowid FROM replays ORDER BY created DESC LIMIT ?"
+        headers, pieces = map(msgspec.msgpack.encode, (head.headers, run.pieces.items))
+        row = (*place, run.digest, now, head.status, len(headers) + len(pieces), headers, pieces)
         with self._state.change() as connection:
-            row = (*place, run.digest, now, *said)
-            connection.execute("INSERT OR REPLACE INTO replays VALUES (?,?,?,?,?,?,?,?)", row)
+            connection.execute("INSERT OR REPLACE INTO replays VALUES (?,?,?,?,?,?,?,?,?)", row)
             connection.execute("DELETE FROM replays WHERE created < ?", [now - KEPT_SECONDS])
-            connection.execute(f"DELETE FROM replays WHERE rowid NOT IN ({newest})", [MAX_KEPT])
+            connection.execute(
+                "DELETE FROM replays WHERE rowid IN (SELECT id FROM (SELECT rowid AS id, "
+                "ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS bytes FROM replays "
+                "WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
+                "WHERE place > ? OR bytes > ?)",
+                [MAX_KEPT, MAX_KEPT_BYTES],
+            )
 
 
 async def _told(run: Run, http: HttpRequest, *, is_first: bool) -> Response:
@@ -216,7 +235,8 @@ def _start(http: HttpRequest, num_events: int) -> int:
     last = http.headers.get(LAST_EVENT)
     if last is None:
         return 0
-    if not last.isascii() or not last.isdigit() or int(last[:20]) >= num_events:
+    is_number = last.isascii() and last.isdigit() and len(last) <= MAX_DIGITS
+    if not is_number or int(last) >= num_events:
         known = f"the stream has events 0 to {num_events - 1} so far" if num_events else "no stream"
         raise BadRequest(f"{last[:40]!r} is none of its events: {known}", LAST_EVENT)
     return int(last) + 1

@@ -23,7 +23,8 @@ class LoggedRequest:
 
     def hear(self, index: int, event: Event) -> None:
         if isinstance(event, Delta):
-            self._texts[index].append(event.text)
+            calls = (f"{call.name or ''}{call.arguments}" for call in event.calls)
+            self._texts[index] += [event.reasoning, event.text, *calls]
 
     def close(self) -> None:
         decode = self._reply.tokenizer.decode

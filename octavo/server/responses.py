@@ -50,12 +50,12 @@ class Run:
         self.log = Log[ServerSentEvent]()  # an event's place is its number
         self.response = b""  # the object, as of the last event that carried it
         self.task: asyncio.Task[None] | None = None
-        self._error: OctavoError | None = None
+        self.error: OctavoError | None = None
         self._is_cancelled = asyncio.Event()
 
     @property
     def has_failed(self) -> bool:
-        return self._error is not None or self.is_cancelled
+        return self.error is not None or self.is_cancelled
 
     @property
     def is_cancelled(self) -> bool:
@@ -65,8 +65,8 @@ class Run:
         """The object at the end. Raises StepFailed, TimedOut, CapacityError."""
         async for _ in self.log.follow(len(self.log.items)):
             pass
-        if self._error:
-            raise self._error
+        if self.error:
+            raise self.error
         return self.response
 
     async def close(self) -> None:
@@ -104,7 +104,7 @@ class Run:
                     completed(event)
                 yield index, event
         except OctavoError as error:
-            self._error = error
+            self.error = error
             raise
 
 
@@ -115,7 +115,8 @@ class Responses:
 
     async def start(self) -> None:
         """Takes up what ran in the background when an earlier process ended."""
-        for orphan in await asyncio.to_thread(self._archive.orphans):
+        model = self._desk.engine.name
+        for orphan in await asyncio.to_thread(self._archive.orphans, model):
             try:
                 key = self._desk.gate.key(orphan.tenant)
                 run = Run(await self._again(orphan, key), orphan.tenant)
@@ -227,10 +228,18 @@ class Responses:
                 run.log.write(one)
         except Exception:
             logger.exception("a response failed")
+            await self._fail(run, StepFailed("the server failed, its log has the cause"))
         finally:
             await run.free()
             self._runs.pop(run.reply.id, None)
             run.log.end()
+
+    async def _fail(self, run: Run, error: OctavoError) -> None:
+        """One that nobody foresaw: who waits is told, who comes back finds it failed."""
+        run.error = error
+        if run.thread.is_background and run.response:
+            said = msgspec.json.encode(failed(msgspec.json.decode(run.response), error))
+            await asyncio.to_thread(self._archive.close, replace(_record(run), response=said))
 
     async def _close(self, run: Run, last: ServerSentEvent, response: bytes) -> None:
         await run.free()
@@ -267,7 +276,8 @@ class Responses:
         response = failed(msgspec.json.decode(orphan.response), error)
         last = {"type": "response.failed", "sequence_number": 0, "response": response}
         said, event = msgspec.json.encode(response), msgspec.json.encode(last)
-        record = Record(orphan.id, orphan.tenant, orphan.created, None, (), said, [event])
+        head = orphan.id, orphan.tenant, orphan.created, self._desk.engine.name
+        record = Record(*head, None, (), said, [event])
         self._archive.close(record)
 
     def _resolved(self, call: Call, thread: Thread, tenant: str) -> Call:
@@ -318,6 +328,7 @@ def _record(run: Run) -> Record:
         id=reply.id,
         tenant=run.tenant,
         created=reply.created,
+        model=reply.call.model,
         previous=thread.previous,
         items=_items(run),
         response=run.response,

@@ -29,7 +29,7 @@ def record(id, previous=None, *, status="completed", created=NOW, padding="", **
     answer = item(f"{id}!", "assistant")
     response = {"id": id, "status": status, "output": [answer], "padding": padding}
     return Record(
-        *(id, "", created, previous, [item(id)], json.dumps(response).encode()),
+        *(id, "", created, "echo", previous, [item(id)], json.dumps(response).encode()),
         events=[b'{"type":"a"}', b'{"type":"b"}'],
         **fields,
     )
@@ -108,17 +108,18 @@ def test_what_is_older_than_a_month_goes(state):
 def test_whoever_ends_it_first_is_right_and_only_the_dead_leave_orphans(state):
     first = Archive(state)
     first.open(record("one", status="queued", body=b"{}"))
-    assert Archive(state).orphans() == []
+    assert Archive(state).orphans("echo") == []
     first.release()
     second, third = Archive(state), Archive(state)
-    (orphan,) = second.orphans()
+    assert second.orphans("another model") == []
+    (orphan,) = second.orphans("echo")
     assert (orphan.id, orphan.body) == ("one", b"{}")
-    assert third.orphans() == []
+    assert third.orphans("echo") == []
     third.close(record("one", status="cancelled"))
     second.close(record("one"))
     assert json.loads(second.response("one", ""))["status"] == "cancelled"
     second.release()
-    assert third.orphans() == []
+    assert third.orphans("echo") == []
 
 
 def test_a_claim_lives_as_long_as_its_process(tmp_path):

@@ -265,6 +265,17 @@ def test_what_the_engine_refuses_costs_nothing(keys):
         assert left >= 1000 - 5 - 512
 
 
+def test_a_request_is_explained_to_its_own_key_alone(keys):
+    texts = [keys.create(name, Limits())[1] for name in "ab"]
+    with serving(EchoEngine(), gate=Gate(keys)) as (_, url):
+        asked = [{"authorization": f"Bearer {text}"} for text in texts]
+        body = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+        made = httpx.post(f"{url}/v1/chat/completions", json=body, headers=asked[0]).json()["id"]
+        explain = f"{url}/v1/requests/{made}/explain"
+        statuses = [httpx.get(explain, headers=one).status_code for one in asked]
+        assert statuses == [200, 404]
+
+
 def test_a_key_can_only_be_less_urgent_than_it_is(keys):
     _, text = keys.create("batch", Limits(priority=5))
     engine = EchoEngine()
@@ -314,10 +325,10 @@ def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
 def test_the_background_takes_no_place_and_leaves_half_of_each_bucket():
     limiter, key = Limiter(), made(tokens_per_minute=100, requests_per_minute=10, concurrency=1)
     first = limiter.admit(key, 40, 0.0, in_background=True)
-    limiter.admit(key, 15, 0.0, in_background=True)
+    limiter.admit(key, 10, 0.0, in_background=True)
     with pytest.raises(RateLimited) as refused:
         limiter.admit(key, 10, 0.0, in_background=True)
-    assert refused.value.retry_after == pytest.approx(3.0)  # until half is there again
+    assert refused.value.retry_after == pytest.approx(6.0)  # until half is there beside it
     grant = limiter.admit(key, 40, 0.0)
     with pytest.raises(RateLimited, match="requests at a time"):
         limiter.admit(key, 0, 0.0)

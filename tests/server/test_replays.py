@@ -1,5 +1,6 @@
 """Idempotency-Key and Last-Event-ID, over a real socket."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -112,6 +113,26 @@ def test_who_leaves_under_a_key_is_waited_for_but_not_forever(served, monkeypatc
     assert http.post(CHAT, json=said("short"), headers=keyed("k")).status_code == 200  # forgotten
 
 
+def test_who_comes_back_in_time_is_waited_for_anew(served, monkeypatch):
+    engine, http = served
+    monkeypatch.setattr(replays, "LINGER_SECONDS", 0.4)
+    body = said("x" * 600, stream=True)
+    for _ in range(3):  # each shorter than the wait, all of them longer
+        with http.stream("POST", CHAT, json=body, headers=keyed("k")) as one:
+            next(one.iter_lines())
+            time.sleep(0.05)
+        time.sleep(0.25)
+    assert http.post(CHAT, json=body, headers=keyed("k")).text.endswith("[DONE]\n\n")
+    assert len(engine.requests) == 1
+
+
+def test_nothing_is_begun_for_who_wants_to_go_on(served):
+    engine, http = served
+    refused = http.post(CHAT, json=said(stream=True), headers=keyed("gone", 0))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "Last-Event-ID")
+    assert not engine.requests
+
+
 def test_what_was_refused_or_failed_is_tried_again(served):
     engine, http = served
     for text, status in (("full", 429), ("fails?", 500)):
@@ -136,6 +157,7 @@ def test_what_was_refused_or_failed_is_tried_again(served):
         (keyed("fresh", -1), "Last-Event-ID"),
         (keyed("fresh", "x"), "Last-Event-ID"),
         (keyed("fresh", "9" * 400), "Last-Event-ID"),
+        (keyed("fresh", "0" * 20 + "9" * 5000), "Last-Event-ID"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

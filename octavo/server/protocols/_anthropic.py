@@ -158,6 +158,8 @@ def _check(block: Block, allowed: Sequence[str], where: str) -> None:
     if block.type not in allowed:
         problem = f"a block of type {block.type[:40]!r} is not served here, give {allowed[0]}"
         raise BadRequest(problem, f"{where}.type")
+    if block.type == "tool_result" and block.text is not None:
+        raise BadRequest("a result is told in content, leave it out", f"{where}.text")
     for name in REQUIRED[block.type]:
         if getattr(block, name) is None:
             raise BadRequest("it is required", f"{where}.{name}")
