@@ -147,6 +147,9 @@ class SamplingParams:
     def _check_constraint(self) -> None:
         if isinstance(self.choice, str):
             raise BadRequest(f"{self.choice!r} is one text, give a tuple of texts", "choice")
+        for name in ("regex", "grammar"):
+            if not isinstance(value := getattr(self, name), str | Grammar | None):
+                raise BadRequest(f"{value!r} is not a text", name)
         given = {"schema": self.schema, "regex": self.regex, "grammar": self.grammar}
         names = [name for name, value in given.items() if value is not None]
         names += ["choice"] if self.choice else []
@@ -157,7 +160,7 @@ class SamplingParams:
 
 
 MAX_LOGPROBS = 20
-_GBNF_RULE = re.compile(r"^\s*[A-Za-z][\w-]*\s*::=", re.MULTILINE)  # Lark writes `name: ...`
+_GBNF_RULE = re.compile(r"^[ \t]*[A-Za-z][\w-]*[ \t]*::=", re.MULTILINE)  # Lark writes `name: ...`
 
 
 def _schema_text(schema: Any) -> str:

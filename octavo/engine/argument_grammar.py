@@ -18,6 +18,15 @@ _SAYS_NOTHING = frozenset(
     {"title", "description", "default", "examples", "deprecated", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "readOnly", "writeOnly"}
 )
+_TYPES: Mapping[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+    "array": list,
+    "object": dict,
+}
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"})
 _OPENS = frozenset(  # keywords by which there may be, or must be, other properties
     {"additionalProperties", "patternProperties", "minProperties"}
@@ -46,6 +55,17 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
     body = writer.pairs(tool.parameters, tool.field, value, ends_name=notation.ends_name)
     yield f"{rule}_rest: {body} {json.dumps(notation.brackets[1])}"
     yield from writer.rules
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Is it of that type, or of one of those types? None: of any."""
+    kinds = [kind] if isinstance(kind, str) else kind or _TYPES
+    is_bool = isinstance(value, bool)
+    return any(
+        isinstance(value, _TYPES[one]) and is_bool <= (one == "boolean")
+        for one in kinds
+        if one in _TYPES
+    )
 
 
 def _closed(schema: Json) -> Json:
@@ -138,7 +158,12 @@ class _Writer:
         if "enum" in schema or "const" in schema:
             _refuse_others(schema, {"enum", "const", "type"}, path)
             values = schema.get("enum", [schema.get("const")])
-            return self._either(map(self._literal, values))
+            if "const" in schema:
+                values = [value for value in values if value == schema["const"]]
+            fitting = [value for value in values if _fits(value, schema.get("type"))]
+            if not fitting:
+                raise _unspeakable(path, "no value is allowed")
+            return self._either(map(self._literal, fitting))
         kind = schema.get("type")
         if isinstance(kind, list):
             kinds = ({**schema, "type": one} for one in kind)

@@ -195,7 +195,7 @@ class AsyncEngine:
             for id in list(self._mailboxes):
                 self.engine.cancel(id)
             self._deliver(self.engine.step())
-        except Exception:
+        except BaseException:  # also a panic of Rust
             logger.exception("the engine failed")
             self._give_up()
 

@@ -92,7 +92,7 @@ class Constraints:
                 held.mask = held.matcher.mask(keeps_eos=held.keeps_eos)
             except StepFailed as error:
                 held.error = str(error)
-            except Exception as error:  # nobody may wait for it for ever
+            except BaseException as error:  # also a panic of Rust: nobody may wait for it for ever
                 held.error = f"no mask could be made: {type(error).__name__}: {error}"
             with self._made:
                 self._made.notify()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from schemas import from_schema, is_valid, schemas
 
 from octavo import BadRequest
+from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Grammar
 
 
@@ -165,3 +166,23 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
     text = json.dumps(value, ensure_ascii=False)
     if allows(schema_of(schema), text):
         assert is_valid(text, schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"multipleOf": True}, "multipleOf"),
+        ({"multipleOf": 10**400}, "multipleOf"),
+        ({"format": "date", "pattern": "x", "allOf": 5}, "allOf"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_not_a_crash(schema, said):
+    with pytest.raises(BadRequest, match=said):
+        enforceable(schema, "schema")
+
+
+def test_long_names_that_begin_alike_keep_their_own_schemas():
+    names = ["a" * 90 + "1", "a" * 90 + "2"]
+    kinds = {names[0]: {"type": "string"}, names[1]: {"type": "integer"}}
+    kept = enforceable({"type": "object", "properties": kinds}, "schema")
+    assert kept["properties"] == kinds

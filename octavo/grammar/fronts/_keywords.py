@@ -6,9 +6,8 @@ its constraint.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from itertools import combinations
 from typing import Any, Final
 
 from octavo.errors import BadRequest
@@ -45,6 +44,7 @@ FORMATS: Final = frozenset(
 )
 _CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
+MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
 
@@ -63,7 +63,8 @@ def subschemas(schema: Json) -> Iterator[tuple[str, Any]]:
 
 
 def _step(name: str) -> str:
-    return f".{name}" if re.fullmatch(r"[\w-]{1,80}", name) else f"[{json.dumps(name[:80])}]"
+    """Whole: no two names have the same."""
+    return f".{name}" if re.fullmatch(r"[\w-]{1,80}", name) else f"[{json.dumps(name)}]"
 
 
 class Reader:
@@ -121,12 +122,14 @@ class Reader:
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
                 raise self._refusal(word, path, "has a control character, which no answer may")
-        if isinstance(divisor := schema.get("multipleOf"), int | float):
+        divisor = schema.get("multipleOf")
+        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
             self._divide(divisor, path)
 
     def _divide(self, divisor: float, path: str) -> None:
-        if not math.isfinite(divisor) or divisor <= 0:
-            raise self._refusal("multipleOf", path, "is not a number above 0")
+        if not 0 < divisor <= MOST_DIVISOR:
+            problem = f"is not a number above 0 and up to {MOST_DIVISOR:g}"
+            raise self._refusal("multipleOf", path, problem)
         self._divisors.add(Decimal(str(divisor)).normalize())
         finest = min(int(one.as_tuple().exponent) for one in self._divisors)
         whole = [int(one.scaleb(-finest)) for one in self._divisors] if finest > -30 else [10**30]
@@ -140,10 +143,7 @@ class Reader:
             return False
         tags = [self._tags(branch) for branch in branches]
         names = set.intersection(*map(set, tags)) if tags else set()
-        return any(
-            all(one[name].isdisjoint(other[name]) for one, other in combinations(tags, 2))
-            for name in names
-        )
+        return any(_no_text_twice([tag[name] for tag in tags]) for name in names)
 
     def _tags(self, branch: Any) -> dict[str, frozenset[str]]:
         """Of an object: what its required properties may be, where they are listed texts."""
@@ -163,6 +163,10 @@ class Reader:
         for name in reference.removeprefix("#/").split("/"):
             here = here.get(name) if isinstance(here, dict) else None
         return here
+
+
+def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:
+    return len(frozenset().union(*texts)) == sum(map(len, texts))
 
 
 def _has_control_character(value: Any) -> bool:
@@ -196,7 +200,10 @@ def _with_patterns(schema: Json) -> Json:
     if schema.get("format") in _patterns.OF_FORMATS:
         ours = {"pattern": _patterns.OF_FORMATS[schema.pop("format")]}
         others = schema.get("allOf", [])
-        schema |= {"allOf": [*others, ours]} if "pattern" in schema else ours
+        if "pattern" not in schema:
+            schema |= ours
+        elif isinstance(others, list):
+            schema["allOf"] = [*others, ours]
     return schema
 
 

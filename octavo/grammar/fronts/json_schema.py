@@ -9,6 +9,7 @@ a schema of their own, would see but one.
 """
 
 import json
+from time import monotonic
 from typing import Any, Final
 
 from llguidance import LLMatcher
@@ -33,6 +34,8 @@ OPTIONS: Final = {
     "coerce_one_of": False,
     "lenient": False,
 }
+
+MOST_BLAMING = 0.5  # seconds for finding what is at fault; then its surroundings are named
 
 OF_ONE = (
     "it is enforced only where types, or a required property of listed texts, tell its schemas "
@@ -75,20 +78,26 @@ def _blamed(schema: Json, problem: str) -> str:
     none."""
     shared: Json = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     path, here = "$", schema
-    while (inner := _worst(here, shared, problem)) is not None:
+    until = monotonic() + MOST_BLAMING
+    while (inner := _worst(here, shared, problem, until)) is not None:
         path, here = path + inner[0], inner[1]
     for keyword in sorted(
         here, key=lambda word: f"'{word}'" not in problem and word not in problem
     ):
+        if monotonic() > until:
+            break
         rest = {name: value for name, value in here.items() if name != keyword}
         if keyword not in shared and _problem(shared | rest) != problem:
             return f"{keyword!r} at {path}: "
     return f"{path}: "
 
 
-def _worst(schema: Json, shared: Json, problem: str) -> tuple[str, Json] | None:
+def _worst(schema: Json, shared: Json, problem: str, until: float) -> tuple[str, Json] | None:
+    """None also when the time is over."""
     parts = sorted(subschemas(schema), key=lambda part: not part[0].startswith((".$defs", ".def")))
     for step, part in parts:  # first what others refer to
+        if monotonic() > until:
+            return None
         if isinstance(part, dict) and _problem(shared | part) == problem:
             return step, part
     return None

@@ -22,6 +22,8 @@ _SCHEMA = re.compile(r"%json\s*(?=\{)")
 
 
 def read(text: str) -> str:
+    if text.lstrip().startswith("{"):  # llguidance would take it for grammars of its own, unchecked
+        raise BadRequest("it begins with {, give rules, of which one is `start`", FIELD)
     return checked(LLMatcher.grammar_from_lark(_with_schemas(text)), FIELD)
 
 
