@@ -18,6 +18,7 @@ _SAYS_NOTHING = frozenset(
     {"title", "description", "default", "examples", "deprecated", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "readOnly", "writeOnly"}
 )
+MOST_CHARACTERS = 1 << 18  # of a schema as JSON
 _TYPES: Mapping[str, Any] = {
     "string": str,
     "integer": int,
@@ -79,10 +80,13 @@ def _closed(schema: Json) -> Json:
 
 
 def _json(schema: Any, field: str) -> str:
-    return _checked(json.dumps(schema), field)
+    text = json.dumps(schema)
+    if len(text) > MOST_CHARACTERS:
+        raise BadRequest(f"{len(text)} characters are more than {MOST_CHARACTERS}", field)
+    return _checked(text, field)
 
 
-@lru_cache(4096)
+@lru_cache(256)
 def _checked(schema: str, field: str) -> str:
     """A client sends the same tools with every turn."""
     return "%json " + json.dumps(enforceable(json.loads(schema), field))

@@ -12,6 +12,7 @@ import logging
 from asyncio import AbstractEventLoop
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -41,6 +42,8 @@ class AsyncEngine:
         self._config = engine if isinstance(engine, Config) else engine.config
         self._engine = None if isinstance(engine, Config) else engine
         self._thread: Thread | None = None
+        # Of its own: grammars that take long keep none of the loop's other threads from their work.
+        self._compiler = ThreadPoolExecutor(1, "octavo-grammars")
         self._inbox = SimpleQueue[Callable[[], None] | None]()  # None: end
         self._lock = Condition()  # of what follows
         self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
@@ -157,7 +160,8 @@ class AsyncEngine:
         finds it as long as the caller keeps it. Raises BadRequest."""
         if params.constraint is None:
             return None
-        return await asyncio.to_thread(self.engine.compile, params)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._compiler, self.engine.compile, params)
 
     def _check_room(self, request: Request) -> None:
         if not self._is_open:

@@ -32,7 +32,7 @@ from octavo.server.protocols._openai_items import REFERENCE, chat, numbered, res
 from octavo.server.protocols._openai_response import Said, failed, frame
 from octavo.server.running import Running
 from octavo.server.state import State
-from octavo.types import Finished, Json
+from octavo.types import Chat, Finished, Json
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,8 @@ class Responses:
         is_large = len(raw) > INLINE_BODY
         call = await asyncio.to_thread(dialect.parse, raw) if is_large else dialect.parse(raw)
         resolved = await self.resolved(call, key)
-        if is_large or resolved is not call:
+        has_tools = any(isinstance(one, Chat) and one.tools for one in call.prompts)
+        if is_large or has_tools or resolved is not call:
             return await asyncio.to_thread(self._desk.prepare, dialect, resolved)
         return self._desk.prepare(dialect, call)
 
