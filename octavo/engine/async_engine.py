@@ -111,7 +111,6 @@ class AsyncEngine:
         if self._engine is None:
             self._engine = await asyncio.to_thread(Engine, self._config)
         await asyncio.to_thread(getattr, self._engine, "fingerprint")  # reads the whole file, once
-        await asyncio.to_thread(self._engine.grammars.prepare)
         if self._thread is None:
             self._inbox = SimpleQueue()  # a thread that failed may have left words in the last
             self._thread = Thread(target=self._serve, name="octavo-engine", daemon=True)
