@@ -8,7 +8,7 @@ Owns the way from a call to requests, and that what a key was granted is settled
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from time import monotonic
@@ -25,7 +25,7 @@ from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
-from octavo.types import Chat, Event, Json, Request, SamplingParams
+from octavo.types import Chat, Event, Json, Request, SamplingParams, Tool
 
 PROTOCOLS = "octavo.server.protocols"  # what generates
 
@@ -59,19 +59,20 @@ class Desk:
         written = [self._written(prompt, call.params) for prompt in call.prompts]
         first = written[0]  # a chat is alone
         return Reply(
-            call=replace(call, params=call.params.held_to(first.grammar)),
+            call=call,
             id=dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
             prompt_ids=tuple(one.ids for one in written),
             tokenizer=self.engine.tokenizer,
             reading=first.reading,
+            grammar=first.grammar,
         )
 
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
-        kept = await self._compile(reply.call)
+        kept = await self._compile(reply)
         grant = self.gate.admit(key, reply, in_background=in_background)
         try:
             requests = _requests(reply, key, in_background=in_background)
@@ -85,13 +86,27 @@ class Desk:
         running.listener = self.journal.open(reply, grant, tenant, in_background=in_background)
         return running
 
-    async def _compile(self, call: Call) -> object:
-        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+    async def _compile(self, reply: Reply) -> object:
+        """What the engine makes of grammars before it takes the call; to be kept until then. What
+        the text must be comes first, by itself: so what is wrong with it is told of it, also where
+        the answer will be calls and no text."""
+        asked = reply.call.params
+        held = asked.held_to(reply.grammar)
+        each = (asked,) if held is asked else (asked, held)
         try:
-            return await self.engine.prepare(call.params)
+            return [await self.engine.prepare(params) for params in each]
         except BadRequest as error:
-            field = error.field and call.names.get(error.field, error.field)
-            raise BadRequest(error.problem, field) from None
+            raise await self._blamed(reply.call, error) from None
+
+    async def _blamed(self, call: Call, error: BadRequest) -> BadRequest:
+        """In the caller's words, and of one tool where its schema is at fault by itself."""
+        for tool in _tools(call) if error.field == "tools" else ():
+            try:
+                await self.engine.prepare(SamplingParams(schema=tool.parameters))
+            except BadRequest as its_own:
+                return BadRequest(its_own.problem, tool.field)
+        field = error.field and call.names.get(error.field, error.field)
+        return BadRequest(error.problem, field)
 
     def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
         field, answer = "prompt", params.constraint
@@ -129,6 +144,12 @@ class Desk:
         return since(starts[first]) if first < len(starts) else chat
 
 
+def _tools(call: Call) -> Iterator[Tool]:
+    for prompt in call.prompts:
+        if isinstance(prompt, Chat) and prompt.tools:
+            yield from prompt.tools.all
+
+
 async def answers(reply: Reply, running: Running) -> list[Answer]:
     """One for each choice. Raises StepFailed, CapacityError; closes nothing."""
     heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
@@ -141,11 +162,12 @@ async def answers(reply: Reply, running: Running) -> list[Answer]:
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call, tenant = reply.call, key.id if key else ""
+    held = call.params.held_to(reply.grammar)
     requests: list[Request] = []
     for ids in reply.prompt_ids:
-        seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
+        seed = secrets.randbits(32) if held.seed is None else held.seed
         for k in range(call.n):
-            params = replace(call.params, seed=(seed + k) % 2**64)
+            params = replace(held, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
             requests.append(
                 Request(
