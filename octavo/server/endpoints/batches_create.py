@@ -1,10 +1,10 @@
 """POST /v1/batches: the lines of a file, answered in the background."""
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -14,18 +14,13 @@ from octavo.server.desk import dialects
 from octavo.server.endpoints._batches import shown
 from octavo.server.exchange import json_response, owner, read
 from octavo.server.files import ExpiresAfter
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import Metadata, problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
 METHOD, PATHS = "POST", ("/v1/batches",)
 NEEDS_KEY = True
-
-
-MetadataKey = Annotated[str, Meta(max_length=64)]
-MetadataValue = Annotated[str, Meta(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
 
 
 class Body(Struct):
