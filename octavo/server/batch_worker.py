@@ -56,7 +56,7 @@ class BatchWorker:
         self._halts: dict[str, asyncio.Event] = {}  # of the batches that have a task
         self._tasks: set[asyncio.Task[None]] = set()
         self._validating = asyncio.Lock()  # one at a time: threads are few, and others want them
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by owner
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by tenant
 
     def wake(self) -> None:
         """There is a new batch, or one to cancel."""
@@ -117,10 +117,10 @@ class BatchWorker:
         model, gate = self._desk.engine.name, self._desk.gate
         for batch in self._batches.live(model):
             try:
-                gate.key(batch.owner)
+                gate.key(batch.tenant)
             except Unauthorized:
                 with suppress(BadRequest):  # it is nearly over
-                    self._batches.cancel(batch.owner, batch.id)
+                    self._batches.cancel(batch.tenant, batch.id)
         return self._batches.live(model)
 
     async def _bring_to_its_end(self, batch: Batch) -> None:
@@ -143,7 +143,7 @@ class BatchWorker:
             del self._halts[batch.id]
 
     async def _now(self, batch: Batch) -> Batch:
-        return await _in_thread(self._batches.find, batch.owner, batch.id)
+        return await _in_thread(self._batches.find, batch.tenant, batch.id)
 
     def _validate(self, batch: Batch) -> None:
         num_lines, problems = check(self._batches.input(batch.id), batch.endpoint)
@@ -166,7 +166,7 @@ class BatchWorker:
             await _ended({work, halted})
 
     async def _run_lines(self, batch: Batch) -> None:
-        async with self._turns[batch.owner]:
+        async with self._turns[batch.tenant]:
             recorded = await _in_thread(self._batches.recorded, batch.id)
             path = self._batches.input(batch.id)
             left = (ln for ln in lines(path, batch.endpoint) if ln.number not in recorded)
@@ -238,7 +238,7 @@ class BatchWorker:
         """As it is now. Waits where it was revoked: the batch is halted soon."""
         while True:
             with suppress(Unauthorized):
-                return await _in_thread(self._desk.gate.key, batch.owner)
+                return await _in_thread(self._desk.gate.key, batch.tenant)
             await asyncio.sleep(LONGEST_PAUSE)
 
     async def _ask(

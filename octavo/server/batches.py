@@ -29,7 +29,7 @@ from octavo.server.lists import Page, rows_of
 from octavo.server.state import State, insert
 
 WINDOW = DAY  # seconds that a batch may take
-MOST_AT_A_TIME = 100  # of one owner, before they are over
+MOST_AT_A_TIME = 100  # of one tenant, before they are over
 MANY = 256  # results that are held while a file is written
 _WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
 
@@ -46,7 +46,7 @@ Status: TypeAlias = Literal[
 LIVE = ("validating", "in_progress", "finalizing", "cancelling")
 _IS_LIVE = f"status IN {LIVE}"
 _COLUMNS = """
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
     input_file_id TEXT NOT NULL, metadata TEXT, output_seconds INTEGER, status TEXT NOT NULL,
     created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, in_progress_at INTEGER,
     finalizing_at INTEGER, completed_at INTEGER, failed_at INTEGER, expired_at INTEGER,
@@ -62,7 +62,7 @@ class Batch:
     """Times are seconds since the epoch."""
 
     id: str
-    owner: str  # id of a key; "": nobody in particular
+    tenant: str  # id of a key; "": nobody in particular
     model: str  # whose server does the work
     endpoint: str
     input_file_id: str
@@ -120,11 +120,11 @@ class Batches:
         """`keep`: seconds that its files are kept. Raises RateLimited, and UnknownName where the
         file has just gone."""
         now, id = int(time.time()), f"batch_{uuid4().hex}"
-        asked = (file.owner, model, endpoint, file.id, metadata, keep)
+        asked = (file.tenant, model, endpoint, file.id, metadata, keep)
         begun = Batch(id, *asked, "validating", created_at=now, expires_at=now + WINDOW)
         with self._state.change() as connection:
-            sql = f"SELECT COUNT(*) FROM batches WHERE owner = ? AND {_IS_LIVE}"
-            (count,) = connection.execute(sql, [file.owner]).fetchone()
+            sql = f"SELECT COUNT(*) FROM batches WHERE tenant = ? AND {_IS_LIVE}"
+            (count,) = connection.execute(sql, [file.tenant]).fetchone()
             if count >= MOST_AT_A_TIME:
                 raise RateLimited("batches at a time", count, MOST_AT_A_TIME, None)
             insert(connection, "batches", asdict(begun))
@@ -137,15 +137,15 @@ class Batches:
     def input(self, id: str) -> Path:
         return self.folder / f"{id}.jsonl"
 
-    def find(self, owner: str, id: str) -> Batch:
+    def find(self, tenant: str, id: str) -> Batch:
         """Raises UnknownName, also for what is another's."""
         return _found(
-            self._state.rows("SELECT * FROM batches WHERE id = ? AND owner = ?", id, owner), id
+            self._state.rows("SELECT * FROM batches WHERE id = ? AND tenant = ?", id, tenant), id
         )
 
-    def page(self, owner: str, page: Page) -> tuple[list[Batch], bool]:
+    def page(self, tenant: str, page: Page) -> tuple[list[Batch], bool]:
         """And whether there are more. Raises BadRequest."""
-        rows, has_more = rows_of(self._state, "batches", page, owner=owner)
+        rows, has_more = rows_of(self._state, "batches", page, tenant=tenant)
         return [_batch(row) for row in rows], has_more
 
     def live(self, model: str) -> list[Batch]:
@@ -153,11 +153,11 @@ class Batches:
         sql = f"SELECT * FROM batches WHERE model = ? AND {_IS_LIVE} ORDER BY rowid"
         return [_batch(row) for row in self._state.rows(sql, model)]
 
-    def cancel(self, owner: str, id: str) -> Batch:
+    def cancel(self, tenant: str, id: str) -> Batch:
         """Raises UnknownName, and BadRequest for one that is over, or nearly."""
-        self.find(owner, id)
+        self.find(tenant, id)
         self._turn(id, "cancelling", ("validating", "in_progress"))
-        batch = self.find(owner, id)
+        batch = self.find(tenant, id)
         if batch.status not in ("cancelling", "cancelled"):
             raise BadRequest(f"it is {batch.status}: nothing is left to cancel", "status")
         return batch
@@ -206,7 +206,7 @@ class Batches:
                 num_left += is_left
                 (output if result.is_success else errors).contents.write(result.entry)
             written = {
-                field: draft.file(batch.owner, f"{id}_{name}", "batch_output", batch.output_seconds)
+                field: draft.file(batch.tenant, f"{id}_{name}", "batch_output", batch.output_seconds)
                 for (field, name), draft in zip(_WRITTEN.items(), (output, errors), strict=True)
                 if draft.contents.tell()
             }

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from octavo.errors import BadRequest, CapacityError, Conflict
+from octavo.server.keys import tenant_of
 from octavo.server.log import Log
 from octavo.server.spool import Spool
 from octavo.server.state import State
@@ -137,8 +138,7 @@ class Replays:
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
         """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
         BodyTooLarge, ClientDisconnect, and what `handler` raises."""
-        tenant = http.state.key.id if http.state.key else ""
-        place = (tenant, http.url.path, _key(http))
+        place = (tenant_of(http.state.key), http.url.path, _key(http))
         body = await Spool.of(http, max_body)
         if is_first := (run := self._runs.get(place)) is None:
             run = self._runs[place] = Run(body.digest)

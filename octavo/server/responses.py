@@ -25,7 +25,7 @@ from octavo.server.archive import Archive, Orphan, Record
 from octavo.server.bodies import INLINE_BODY
 from octavo.server.calls import Call, Events, Reply, Thread, completed
 from octavo.server.desk import Desk, Dialect
-from octavo.server.keys import Key
+from octavo.server.keys import Key, tenant_of
 from octavo.server.log import Log
 from octavo.server.protocols import openai_responses as wire
 from octavo.server.protocols._openai_items import REFERENCE, chat, numbered, response_of
@@ -304,10 +304,6 @@ class Responses:
                     return known
         problem = f"no item {item['id'][:100]!r} is kept here: send it whole"
         raise BadRequest(problem, f"input[{place}].id")
-
-
-def tenant_of(key: Key | None) -> str:
-    return key.id if key else ""
 
 
 def _seeded(reply: Reply) -> Reply:

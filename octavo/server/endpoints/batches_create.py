@@ -12,7 +12,7 @@ from octavo.errors import BadRequest
 from octavo.server.batches import Batch
 from octavo.server.desk import dialects
 from octavo.server.endpoints._batches import shown
-from octavo.server.exchange import json_response, owner, read
+from octavo.server.exchange import json_response, read, tenant
 from octavo.server.files import ExpiresAfter
 from octavo.server.protocols._openai import Metadata, problem
 from octavo.server.running import Engine
@@ -42,7 +42,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 
 
 def _create(http: HttpRequest, model: str, body: Body) -> Batch:
-    file = http.app.state.files.find(owner(http), body.input_file_id)
+    file = http.app.state.files.find(tenant(http), body.input_file_id)
     if file.purpose != "batch":
         raise BadRequest(f"its purpose is {file.purpose!r}, not 'batch'", "input_file_id")
     metadata = None if body.metadata is None else msgspec.json.encode(body.metadata).decode()
