@@ -273,11 +273,12 @@ def _tokens(reply: Reply, said: list[Answer]) -> dict[str, int]:
     """A prompt counts once, however many answer it."""
     ends = [answer.end.usage for answer in said]
     firsts = ends[:: reply.call.n]
-    heard = 0 if reply.call.silent else sum(usage.completion_tokens for usage in ends)
+    heard = [] if reply.call.silent else ends
     return {
         "input_tokens": sum(usage.prompt_tokens for usage in firsts),
         "cached_tokens": sum(usage.cached_tokens for usage in firsts),
-        "output_tokens": heard,
+        "output_tokens": sum(usage.completion_tokens for usage in heard),
+        "reasoning_tokens": sum(usage.reasoning_tokens for usage in heard),
     }
 
 
@@ -288,6 +289,7 @@ def _tokens_told(body: bytes) -> dict[str, int]:
         "input_tokens": usage["input_tokens"],
         "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
         "output_tokens": usage["output_tokens"],
+        "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
     }
 
 

@@ -32,6 +32,7 @@ WINDOW = DAY  # seconds that a batch may take
 MOST_AT_A_TIME = 100  # of one tenant, before they are over
 MANY = 256  # results that are held while a file is written
 _WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
+_TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 Status: TypeAlias = Literal[
     "validating",
@@ -53,7 +54,7 @@ _COLUMNS = """
     cancelling_at INTEGER, cancelled_at INTEGER, problems TEXT, output_file_id TEXT,
     error_file_id TEXT, num_lines INTEGER NOT NULL, num_completed INTEGER NOT NULL,
     num_failed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL
+    output_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL
 """
 
 
@@ -87,6 +88,7 @@ class Batch:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0  # of these, in thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Result:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0  # of these, in thoughts
 
 
 class Batches:
@@ -180,15 +183,12 @@ class Batches:
     def record(self, id: str, result: Result) -> None:
         """For good; nothing where the batch is no longer in progress."""
         row = {"batch": id, "line": result.line, "is_success": result.is_success}
-        count = "num_completed" if result.is_success else "num_failed"
+        counts = {"num_completed" if result.is_success else "num_failed": 1}
+        counts |= {column: getattr(result, column) for column in _TOKENS}
+        sums = ", ".join(f"{column} = {column} + ?" for column in counts)
         with self._state.change() as connection:
-            sql = (
-                f"UPDATE batches SET {count} = {count} + 1, input_tokens = input_tokens + ?, "
-                "cached_tokens = cached_tokens + ?, output_tokens = output_tokens + ? "
-                "WHERE id = ? AND status = 'in_progress'"
-            )
-            tokens = [result.input_tokens, result.cached_tokens, result.output_tokens]
-            if connection.execute(sql, [*tokens, id]).rowcount:
+            sql = f"UPDATE batches SET {sums} WHERE id = ? AND status = 'in_progress'"
+            if connection.execute(sql, [*counts.values(), id]).rowcount:
                 insert(connection, "batch_results", row | {"entry": result.entry})
 
     def recorded(self, id: str) -> set[int]:

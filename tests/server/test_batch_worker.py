@@ -216,7 +216,8 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     batches.record(batch.id, result(1))
     assert batches.recorded(batch.id) == set()
     batches.accept(batch.id, 3)
-    batches.record(batch.id, result(1, input_tokens=3, cached_tokens=2, output_tokens=5))
+    counts = {"input_tokens": 3, "cached_tokens": 2, "output_tokens": 5, "reasoning_tokens": 4}
+    batches.record(batch.id, result(1, **counts))
     with pytest.raises(sqlite3.IntegrityError):
         batches.record(batch.id, result(1, input_tokens=3))
     now = batches.cancel("", batch.id)
@@ -224,7 +225,7 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     assert batches.recorded(batch.id) == {1}
     assert batches.find("", batch.id) == now
     assert (now.num_completed, now.num_failed) == (1, 0)
-    assert (now.input_tokens, now.cached_tokens, now.output_tokens) == (3, 2, 5)
+    assert {name: getattr(now, name) for name in counts} == counts
     batches.conclude(batch.id, is_late=True)
     assert batches.find("", batch.id) == now
     batches.finish(batch.id)
