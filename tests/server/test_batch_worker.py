@@ -3,10 +3,13 @@
 import asyncio
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 
 import pytest
 from batching import CHAT, asked, jsonl, told
+from callers import TOOL
 from echoes import EchoEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -256,3 +259,35 @@ def test_a_batch_that_something_went_wrong_with_is_taken_up_again(state, monkeyp
     batch = asyncio.run(work())
     assert (batch.status, batch.num_completed) == ("completed", 20)
     assert f"batch {batch.id} is taken up again later" in caplog.text
+
+
+@pytest.mark.parametrize("held", [(Batches, "record"), (Desk, "prepare")])
+def test_the_threads_of_whoever_asks_now_are_left_alone(state, monkeypatch, held):
+    """Every line would take one here, for as long as it likes."""
+    own, is_held, may_go = getattr(*held), threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        is_held.set()
+        may_go.wait()
+        return own(*arguments)
+
+    monkeypatch.setattr(*held, slow)
+
+    async def work():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        batches = Batches(state, Files(state))
+        batch = begun(state, Files(state), [asked(k, tools=[TOOL]) for k in range(20)])
+        async with asyncio.timeout(30), working(state, batches):
+            try:
+                while not is_held.is_set():
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)  # others follow, as many as may
+                async with asyncio.timeout(5):
+                    await asyncio.to_thread(int)
+            finally:
+                may_go.set()
+            while batches.find("", batch.id).status in LIVE:
+                await asyncio.sleep(0.01)
+        return batches.find("", batch.id)
+
+    assert asyncio.run(work()).status == "completed"
