@@ -22,7 +22,7 @@ from uuid import uuid4
 import msgspec
 
 from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed, Unauthorized
-from octavo.server.batch_lines import Line, answered, check, lines
+from octavo.server.batch_lines import Line, answered, check, input_lost
 from octavo.server.batches import LIVE, Batch, Batches, Result
 from octavo.server.calls import Answer, Reply
 from octavo.server.desk import Desk, Dialect, answers, dialects
@@ -152,7 +152,10 @@ class BatchWorker:
         return await self._in_thread(self._batches.find, batch.tenant, batch.id)
 
     def _validate(self, batch: Batch) -> None:
-        num_lines, problems = check(self._batches.input(batch.id), batch.endpoint)
+        try:
+            num_lines, problems = check(self._batches.input(batch.id), batch.endpoint)
+        except FileNotFoundError:
+            problems = [input_lost("send it again")]
         if problems:
             self._batches.refuse(batch.id, problems)
         else:
@@ -173,10 +176,7 @@ class BatchWorker:
 
     async def _run_lines(self, batch: Batch) -> None:
         async with self._turns[batch.tenant]:
-            recorded = await self._in_thread(self._batches.recorded, batch.id)
-            path = self._batches.input(batch.id)
-            left = (ln for ln in lines(path, batch.endpoint) if ln.number not in recorded)
-            reading = asyncio.Lock()
+            left, reading = self._batches.left(batch), asyncio.Lock()
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._desk.engine.max_running + AHEAD):
                     group.create_task(self._run_some(batch, left, reading))

@@ -14,6 +14,7 @@ Only a batch in progress takes results, one a line.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from sqlite3 import Connection, Row
@@ -23,7 +24,7 @@ from uuid import uuid4
 import msgspec
 
 from octavo.errors import BadRequest, RateLimited, UnknownName
-from octavo.server.batch_lines import Line, Problem, lines, unanswered
+from octavo.server.batch_lines import Line, Problem, input_lost, lines, unanswered
 from octavo.server.files import DAY, File, Files
 from octavo.server.lists import Page, rows_of
 from octavo.server.state import State, insert
@@ -167,8 +168,7 @@ class Batches:
 
     def refuse(self, id: str, problems: Sequence[Problem]) -> None:
         """The input is none."""
-        said = msgspec.json.encode(problems).decode()
-        self._turn(id, "failed", ("validating",), problems=said)
+        self._turn(id, "failed", ("validating",), problems=_said(problems))
         self.input(id).unlink(missing_ok=True)
 
     def accept(self, id: str, num_lines: int) -> None:
@@ -196,42 +196,54 @@ class Batches:
         sql = "SELECT line FROM batch_results WHERE batch = ?"
         return {row["line"] for row in self._state.rows(sql, id)}
 
+    def left(self, batch: Batch) -> Iterator[Line]:
+        """The lines without a result; none where the input is gone, as the end will tell."""
+        recorded = self.recorded(batch.id)
+        with suppress(FileNotFoundError):
+            for line in lines(self.input(batch.id), batch.endpoint):
+                if line.number not in recorded:
+                    yield line
+
     def finish(self, id: str) -> None:
         """From finalizing or cancelling to the end: the files are there, the results gone, or all
-        is as before. What has no result is in the error file."""
-        batch = self._get(id)
+        is as before. What has no result is in the error file, or where the input is gone a
+        problem."""
+        batch, has_input = self._get(id), self.input(id).exists()
+        num_left = batch.num_lines - batch.num_completed - batch.num_failed
+        asking = f"ask again for the {num_left} lines without a result"
+        lost = {} if has_input or not num_left else {"problems": _said([input_lost(asking)])}
         with self._files.draft() as output, self._files.draft() as errors:
-            num_left = 0
-            for result, is_left in self._results(batch):
-                num_left += is_left
+            for result in self._results(batch) if has_input else self._recorded(id):
                 (output if result.is_success else errors).contents.write(result.entry)
             written = {
-                field: draft.file(batch.tenant, f"{id}_{name}", "batch_output", batch.output_seconds)
+                field: draft.file(
+                    batch.tenant, f"{id}_{name}", "batch_output", batch.output_seconds
+                )
                 for (field, name), draft in zip(_WRITTEN.items(), (output, errors), strict=True)
                 if draft.contents.tell()
             }
+            ids = {field: file.id for field, file in written.items()}
             with self._state.change() as connection:
                 for file in written.values():
                     self._files.insert(connection, file)
                 connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
-                ids = {field: file.id for field, file in written.items()}
-                counts = {"num_failed": batch.num_failed + num_left}
-                _turn(connection, id, _end(batch), (batch.status,), **ids, **counts)
+                num_failed = batch.num_failed + num_left
+                _turn(connection, id, _end(batch), (batch.status,), num_failed=num_failed, **ids, **lost)
             output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
         self.input(id).unlink(missing_ok=True)
 
-    def _results(self, batch: Batch) -> Iterator[tuple[Result, bool]]:
-        """In the order of lines; True: the line was left undone."""
+    def _results(self, batch: Batch) -> Iterator[Result]:
+        """In the order of lines, one for each."""
         if batch.in_progress_at is None:
             return
         recorded = self._recorded(batch.id)
         result = next(recorded, None)
         for line in lines(self.input(batch.id), batch.endpoint):
             if result and result.line == line.number:
-                yield result, False
+                yield result
                 result = next(recorded, None)
             else:
-                yield Result(line.number, is_success=False, entry=_undone(batch, line)), True
+                yield Result(line.number, is_success=False, entry=_undone(batch, line))
 
     def _recorded(self, id: str) -> Iterator[Result]:
         sql = (
@@ -288,6 +300,10 @@ def _undone(batch: Batch, line: Line) -> bytes:
         return unanswered(line, "batch_cancelled", "the batch was cancelled before this line ran")
     problem = f"the line did not run within {WINDOW // 3600} hours: ask for it again"
     return unanswered(line, "batch_expired", problem)
+
+
+def _said(problems: Sequence[Problem]) -> str:
+    return msgspec.json.encode(problems).decode()
 
 
 def _found(rows: Sequence[Row], id: str) -> Batch:

@@ -291,3 +291,42 @@ def test_the_threads_of_whoever_asks_now_are_left_alone(state, monkeypatch, held
         return batches.find("", batch.id)
 
     assert asyncio.run(work()).status == "completed"
+
+
+async def worked_off(state, batch):
+    batches = Batches(state, Files(state))
+    async with asyncio.timeout(10), working(state, Batches(state, Files(state))) as engine:
+        while batches.find("", batch.id).status in LIVE:
+            await asyncio.sleep(0.01)
+    assert not engine.requests
+    return batches.find("", batch.id)
+
+
+def test_a_batch_whose_input_was_lost_before_it_was_read_has_failed(state):
+    batch = begun(state, Files(state), [asked(k) for k in range(3)])
+    Batches(state, Files(state)).input(batch.id).unlink()
+    over = asyncio.run(worked_off(state, batch))
+    (problem,) = json.loads(over.problems)
+    assert (over.status, problem["code"]) == ("failed", "input_lost")
+    assert (over.output_file_id, over.num_failed) == (None, 0)
+
+
+@pytest.mark.parametrize("end", ["completed", "expired", "cancelled"])
+@pytest.mark.parametrize("num_lines", [1, 3])
+def test_a_batch_whose_input_was_lost_ends_with_what_was_answered(state, end, num_lines):
+    batch = begun(state, Files(state), [asked(k) for k in range(num_lines)])
+    batches = Batches(state, Files(state))
+    batches.accept(batch.id, num_lines)
+    batches.record(batch.id, result(1))
+    batches.input(batch.id).unlink()
+    if end == "cancelled":
+        batches.cancel("", batch.id)
+    if end == "expired":
+        batches.conclude(batch.id, is_late=True)
+    over = asyncio.run(worked_off(state, batch))
+    assert (over.status, over.error_file_id) == (end, None)
+    assert (over.num_completed, over.num_failed) == (1, num_lines - 1)
+    assert Files(state).path(over.output_file_id).read_bytes() == b"{}\n"
+    problems = json.loads(over.problems or "[]")
+    assert [one["code"] for one in problems] == ["input_lost"] * (num_lines > 1)
+    assert all("2 lines" in one["message"] for one in problems)
