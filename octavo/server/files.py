@@ -105,6 +105,15 @@ class Files:
             raise _unknown(id)
         return _file(rows[0])
 
+    def open(self, tenant: str, id: str) -> tuple[File, BinaryIO]:
+        """And its contents, which stay whole while they are open, whoever deletes it. Raises
+        UnknownName."""
+        file = self.find(tenant, id)
+        try:
+            return file, self.path(id).open("rb")
+        except FileNotFoundError:  # it has just been deleted
+            raise _unknown(id) from None
+
     def page(self, tenant: str, page: Page, purpose: str | None = None) -> tuple[list[File], bool]:
         """And whether there are more. Raises BadRequest."""
         self.forget_expired()
