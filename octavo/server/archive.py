@@ -21,7 +21,7 @@ from octavo.server.state import State
 from octavo.types import Json
 
 KEPT_SECONDS = 30 * 24 * 3600  # as OpenAI keeps them
-MAX_BYTES = 1 << 30  # of all of them; the oldest go first
+MAX_BYTES = 1 << 30  # of one tenant; the oldest go first
 PRUNED_EVERY = MAX_BYTES // 64  # bytes written
 
 
@@ -155,8 +155,8 @@ class Archive:
         connection.execute(sql, [time.time() - KEPT_SECONDS])
         connection.execute(
             "DELETE FROM responses WHERE id IN (SELECT id FROM (SELECT id, SUM(size) OVER "
-            "(ORDER BY created DESC, id) AS newer FROM responses WHERE claim IS NULL) "
-            "WHERE newer > ?)",
+            "(PARTITION BY tenant ORDER BY created DESC, id) AS newer FROM responses "
+            "WHERE claim IS NULL) WHERE newer > ?)",
             [MAX_BYTES],
         )
 

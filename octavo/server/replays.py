@@ -39,8 +39,8 @@ Place: TypeAlias = tuple[str, str, str]  # tenant, path, Idempotency-Key
 
 LINGER_SECONDS = 30.0  # a run whose clients have all left waits for one to come back
 KEPT_SECONDS = 24 * 3600
-MAX_KEPT = 10_000  # replies; the oldest go first
-MAX_KEPT_BYTES = 256 << 20
+MAX_KEPT = 10_000  # replies of one tenant; the oldest go first
+MAX_KEPT_BYTES = 256 << 20  # likewise
 MAX_KEY = 255  # characters, as Stripe has it
 MAX_DIGITS = 15  # of an event's number
 STREAM = "text/event-stream"
@@ -134,6 +134,9 @@ class Replays:
                 "size INTEGER NOT NULL, headers BLOB NOT NULL, pieces BLOB NOT NULL, "
                 "PRIMARY KEY (tenant, path, key))"
             )
+            connection.execute(
+                "CREATE INDEX IF NOT EXISTS replays_by_age ON replays (created)"
+            )
 
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
         """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
@@ -195,9 +198,9 @@ class Replays:
             connection.execute(
                 "DELETE FROM replays WHERE rowid IN (SELECT id FROM (SELECT rowid AS id, "
                 "ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS bytes FROM replays "
-                "WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
+                "WHERE tenant = ? WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
                 "WHERE place > ? OR bytes > ?)",
-                [MAX_KEPT, MAX_KEPT_BYTES],
+                [place[0], MAX_KEPT, MAX_KEPT_BYTES],
             )
 
 
