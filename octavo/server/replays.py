@@ -189,6 +189,7 @@ class Replays:
         return rows[0] if rows else None
 
     def _keep(self, place: Place, run: Run) -> None:
+        tenant, _, _ = place
         head, now = run.head.result(), time.time()
         headers, pieces = map(msgspec.msgpack.encode, (head.headers, run.pieces.items))
         row = (*place, run.digest, now, head.status, len(headers) + len(pieces), headers, pieces)
@@ -200,7 +201,7 @@ class Replays:
                 "ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS bytes FROM replays "
                 "WHERE tenant = ? WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
                 "WHERE place > ? OR bytes > ?)",
-                [place[0], MAX_KEPT, MAX_KEPT_BYTES],
+                [tenant, MAX_KEPT, MAX_KEPT_BYTES],
             )
 
 
