@@ -227,8 +227,8 @@ class Batches:
                 for file in written.values():
                     self._files.insert(connection, file)
                 connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
-                num_failed = batch.num_failed + num_left
-                _turn(connection, id, _end(batch), (batch.status,), num_failed=num_failed, **ids, **lost)
+                counts = {"num_failed": batch.num_failed + num_left}
+                _turn(connection, id, _end(batch), (batch.status,), **counts, **ids, **lost)
             output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
         self.input(id).unlink(missing_ok=True)
 

@@ -134,9 +134,7 @@ class Replays:
                 "size INTEGER NOT NULL, headers BLOB NOT NULL, pieces BLOB NOT NULL, "
                 "PRIMARY KEY (tenant, path, key))"
             )
-            connection.execute(
-                "CREATE INDEX IF NOT EXISTS replays_by_age ON replays (created)"
-            )
+            connection.execute("CREATE INDEX IF NOT EXISTS replays_by_age ON replays (created)")
 
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
         """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
