@@ -176,7 +176,7 @@ class BatchWorker:
 
     async def _run_lines(self, batch: Batch) -> None:
         async with self._turns[batch.tenant]:
-            left, reading = self._batches.left(batch), asyncio.Lock()
+            left, reading = self._batches.lines_left(batch), asyncio.Lock()
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._desk.engine.max_running + AHEAD):
                     group.create_task(self._run_some(batch, left, reading))

@@ -196,7 +196,7 @@ class Batches:
         sql = "SELECT line FROM batch_results WHERE batch = ?"
         return {row["line"] for row in self._state.rows(sql, id)}
 
-    def left(self, batch: Batch) -> Iterator[Line]:
+    def lines_left(self, batch: Batch) -> Iterator[Line]:
         """The lines without a result; none where the input is gone, as the end will tell."""
         recorded = self.recorded(batch.id)
         with suppress(FileNotFoundError):
