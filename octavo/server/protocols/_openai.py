@@ -27,6 +27,10 @@ MAX_STOPS = 32
 MAX_STOP_LENGTH = 1000  # characters
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
 
 
 class StreamOptions(Struct):
