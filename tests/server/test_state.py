@@ -1,8 +1,11 @@
 """The file that outlives the process: who opens it first, and which version of it is ours."""
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Barrier
 
@@ -30,21 +33,32 @@ def written(path, version, *statements):
         other.commit()
 
 
-def test_of_many_that_open_it_at_once_the_first_makes_it(tmp_path):
-    barrier = Barrier(8)
+class Slow(sqlite3.Connection):
+    """Each that reads the version thinks about it longer than the one before."""
 
-    def opened(path):
+    pauses = count()
+
+    def execute(self, sql, *values):
+        found = super().execute(sql, *values)
+        if sql == "PRAGMA user_version":
+            time.sleep(0.01 * next(self.pauses))
+        return found
+
+
+def test_of_many_that_open_it_at_once_the_first_makes_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Slow))
+    barrier, path = Barrier(8), tmp_path / "state.db"
+
+    def opened(name):
         barrier.wait()
         with closing(State(path)) as state:
-            Keys(state).create("one of many", Limits())
+            Keys(state).create(name, Limits())
 
-    for k in range(5):
-        path = tmp_path / str(k) / "state.db"
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(opened, [path] * 8))
-        with closing(State(path)) as state:
-            assert len(Keys(state).all()) == 8
-            assert state.rows("PRAGMA user_version")[0][0] == VERSION
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(opened, "abcdefgh"))
+    with closing(State(path)) as state:
+        assert {key.name for key in Keys(state).all()} == set("abcdefgh")
+        assert state.rows("PRAGMA user_version")[0][0] == VERSION
 
 
 @pytest.mark.parametrize(
