@@ -131,11 +131,16 @@ class Desk:
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:
     """One for each choice. Raises StepFailed, CapacityError; closes nothing."""
-    heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
+    return [fold(events) for events in await heard(reply, running)]
+
+
+async def heard(reply: Reply, running: Running) -> list[list[Event]]:
+    """All that is said, of each choice by itself. Raises StepFailed; closes nothing."""
+    each: list[list[Event]] = [[] for _ in range(reply.num_choices)]
     async with aclosing(running.events()) as events:
         async for index, event in events:
-            heard[index].append(event)
-    return [fold(events) for events in heard]
+            each[index].append(event)
+    return each
 
 
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
