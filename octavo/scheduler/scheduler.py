@@ -217,7 +217,7 @@ class Scheduler:
         tables.hold(sequence.table, prefix)
         sequence.num_computed = prefix.num_tokens
         if not sequence.num_preempted:
-            sequence.cached_tokens = prefix.num_tokens
+            sequence.num_read = sequence.cached_tokens = prefix.num_tokens
         return True
 
     def commit(self, step: Step, late: Collection[Chunk] = ()) -> None:
@@ -250,9 +250,8 @@ class Scheduler:
         queue = self._running if sequence in self._running else self._waiting
         queue.remove(sequence)
         self.tables.release(sequence.table)
-        request, spent = sequence.request, len(sequence.output_ids)
-        read = sequence.num_prompt if spent else min(sequence.num_computed, sequence.num_prompt)
-        true = cost(read, sequence.cached_tokens, spent)
+        request = sequence.request
+        true = cost(sequence.num_read, sequence.cached_tokens, len(sequence.output_ids))
         guess = estimate(sequence.num_prompt, request.params)
         self._shares[request.is_background].settle(request.tenant, guess, true)
 
@@ -298,4 +297,6 @@ class _Plan:
             self.tokens_left += chunk.end - chunk.start
 
     def step(self) -> Step:
+        for sequence, chunk in self._chunks.items():
+            sequence.num_read = max(sequence.num_read, min(chunk.end, sequence.num_prompt))
         return Step(tuple(self._chunks.values()), tuple(self.preempted))

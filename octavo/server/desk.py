@@ -8,10 +8,9 @@ Owns the way from a call to requests, and that what a key was granted is settled
 import secrets
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from time import monotonic
 from typing import Protocol, cast
 from uuid import uuid4
 
@@ -71,27 +70,19 @@ class Desk:
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
-        kept = await self._compile(reply.call)
-        grant = self.gate.admit(key, reply, in_background=in_background)
-        try:
-            requests = _requests(reply, key, in_background=in_background)
-            running = await Running.begin(self.engine, requests)
-        except BaseException:
-            if grant:
-                grant.settle(0, monotonic())
-            raise
-        del kept  # the engine has it now
         tenant = key.id if key else ""
-        running.listener = self.journal.open(reply, grant, tenant, in_background=in_background)
-        return running
-
-    async def _compile(self, call: Call) -> object:
-        """What the engine makes of a grammar before it takes the call; to be kept until then."""
+        with _worded_for(reply.call):
+            kept = await self.engine.prepare(reply.call.params)
+            requests = _requests(reply, key, in_background=in_background)
+            grant = self.gate.admit(key, reply, in_background=in_background)
+            running = await Running.begin(self.engine, requests, grant)
+        del kept  # the engine has it now
         try:
-            return await self.engine.prepare(call.params)
-        except BadRequest as error:
-            field = error.field and call.names.get(error.field, error.field)
-            raise BadRequest(error.problem, field) from None
+            running.listener = self.journal.open(reply, tenant, in_background=in_background)
+        except BaseException:
+            await running.close()
+            raise
+        return running
 
     def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
         field, answer = "prompt", params.constraint
@@ -127,6 +118,17 @@ class Desk:
         # The later it starts, the shorter it is.
         first = bisect_left(starts, -room, key=lambda start: -len(ids(since(start))))
         return since(starts[first]) if first < len(starts) else chat
+
+
+@contextmanager
+def _worded_for(call: Call) -> Iterator[None]:
+    """A parameter that is refused within has the name that the caller knows it by."""
+    try:
+        yield
+    except BadRequest as error:
+        if name := call.names.get(error.field or ""):
+            raise BadRequest(error.problem, name) from None
+        raise
 
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:

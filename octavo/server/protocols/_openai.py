@@ -17,7 +17,7 @@ from octavo.errors import (
     UnknownModel,
     UnknownPrevious,
 )
-from octavo.server.bodies import Timeout
+from octavo.server.bodies import Timeout, refuse_unserved
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -26,12 +26,16 @@ MAX_CHOICES = 128
 MAX_STOPS = 32
 MAX_STOP_LENGTH = 1000  # characters
 
+# Padding that hides how long each token is; nobody is sent any.
+NEUTRAL_STREAM: Mapping[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
+
+Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
 class StreamOptions(Struct):
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None  # asks us to leave out what we never send
+    include_obfuscation: bool | None = None  # not served: see NEUTRAL_STREAM
 
 
 class Sampled(Struct, kw_only=True):
@@ -124,6 +128,7 @@ def wants_usage(body: Common) -> bool:
         return False
     if not body.stream:
         raise BadRequest("it needs stream: true", "stream_options")
+    refuse_unserved(body.stream_options, NEUTRAL_STREAM, "stream_options.")
     return bool(body.stream_options.include_usage)
 
 

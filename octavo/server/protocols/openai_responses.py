@@ -16,7 +16,7 @@ from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._formats import FlatFormat, schema_of
-from octavo.server.protocols._openai import Sampled, problem, sampling
+from octavo.server.protocols._openai import NEUTRAL_STREAM, Limit, Sampled, problem, sampling
 from octavo.server.protocols._openai_flat_tools import (
     FlatChoice,
     FlatReasoning,
@@ -55,7 +55,6 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
     Meta(max_length=16),
 ]
-Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 
 
 class Text(Struct):
@@ -121,7 +120,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
 }
 NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
-NEUTRAL_STREAM: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
 NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
 
@@ -144,7 +142,11 @@ def parse(raw: bytes) -> Call:
         priority=body.priority or 0,
         timeout=body.timeout,
         stream=bool(body.stream),
-        names={"schema": "text.format.schema"},
+        names={
+            "schema": "text.format.schema",
+            "max_tokens": "max_output_tokens",
+            "logprobs": "top_logprobs",
+        },
         ignored=without_hosted(ignored, body.tools),
         repeated=_repeated(body),
         thread=Thread(
