@@ -102,13 +102,14 @@ class Scheduler:
         """All that wait or run, in order of arrival."""
         return iter(tuple(self._live.values()))
 
-    def add(self, request: Request, seed: int, salt: bytes = b"") -> Sequence:
-        """Queues the request; the order of calls is the order of arrival. Cached prefixes are
-        shared only under the same salt. Raises BadRequest or QueueFull."""
+    def add(self, request: Request, seed: int) -> Sequence:
+        """Queues the request; the order of calls is the order of arrival. Raises BadRequest or
+        QueueFull."""
         self._check(request)
         if (num_queued := self.num_queued(request)) >= self._max_waiting:
             raise QueueFull(num_queued, self._max_waiting)
         order = (request.is_background, request.priority, self._tag(request), self._arrivals)
+        salt = (request.cache_salt or "").encode(errors="surrogatepass")
         sequence = Sequence(request, seed, order, self.tables.open(salt))
         self._arrivals += 1
         self._live[request.id] = sequence

@@ -161,6 +161,7 @@ def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Req
                     params=params,
                     priority=priority(key, call),
                     tenant=tenant,
+                    cache_salt=call.cache_salt,
                     timeout=call.timeout,
                     reading=reply.reading,
                     is_background=in_background,

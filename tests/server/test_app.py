@@ -225,6 +225,30 @@ def test_large_replies_are_framed_beside_the_event_loop(text, n, is_aside):
     assert thread.startswith("Thread") != is_aside  # the loop is in a thread of the test's
 
 
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        (CHAT, "messages"),
+        (TEXT, "prompt"),
+        ("/v1/responses", "input"),
+        ("/v1/messages", "messages"),
+    ],
+)
+def test_a_salt_reaches_the_engine(echo, http, path, prompt):
+    text = "Hi" if prompt != "messages" else said("Hi")["messages"]
+    body = {"model": "echo", "max_tokens": 5, prompt: text}
+    for given, salt in (({}, None), ({"cache_salt": None}, None), ({"cache_salt": "s"}, "s")):
+        reply = http.post(path, json=body | given)
+        assert echo[0].requests[-1].cache_salt == salt
+        assert "cache_salt" not in reply.headers.get("x-octavo-ignored", "")
+    for bad in ("", 1, ["s"]):
+        reply = http.post(path, json=body | {"cache_salt": bad})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["message"].startswith("cache_salt: ")
+    reply = http.post(path, content=json.dumps(body | {"cache_salt": "\ud800"}))
+    assert reply.status_code == 400
+
+
 def test_a_prompt_longer_than_the_context_is_refused_in_its_own_words(client):
     with pytest.raises(openai.BadRequestError, match=r"9000 tokens .* 8192") as refusal:
         client.chat.completions.create(**said("a" * 9000))

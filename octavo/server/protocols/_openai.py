@@ -17,7 +17,7 @@ from octavo.errors import (
     UnknownModel,
     UnknownPrevious,
 )
-from octavo.server.bodies import Timeout, refuse_unserved
+from octavo.server.bodies import CacheSalt, Timeout, refuse_unserved
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -58,6 +58,7 @@ class Sampled(Struct, kw_only=True):
     stop_token_ids: list[int] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
+    cache_salt: CacheSalt | None = None
     # Ours: what the answer must be. `grammar` is Lark or GBNF.
     regex: str | None = None
     grammar: str | None = None

@@ -16,7 +16,7 @@ from msgspec import Meta
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError
-from octavo.server.bodies import Timeout, decode
+from octavo.server.bodies import CacheSalt, Timeout, decode
 from octavo.server.calls import Answer, Call, Events, Reply, completed
 from octavo.server.protocols._anthropic import Conversation, chat, problem
 from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
@@ -41,6 +41,7 @@ class Body(Conversation, kw_only=True):
     seed: int | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
+    cache_salt: CacheSalt | None = None
     # Accepted because they change no token.
     diagnostics: Any = None
     inference_geo: str | None = None
@@ -56,6 +57,7 @@ def parse(raw: bytes) -> Call:
         params=_params(body),
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         # Who did not ask for thoughts looks for the answer in the first block.
         shows_thoughts=body.thinking is not None and body.thinking.is_shown,

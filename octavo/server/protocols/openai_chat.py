@@ -144,6 +144,7 @@ def parse(raw: bytes) -> Call:
         n=body.n or 1,
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         names=_names(body),

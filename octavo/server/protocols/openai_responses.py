@@ -141,6 +141,7 @@ def parse(raw: bytes) -> Call:
         ),
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         names={
             "schema": "text.format.schema",
