@@ -202,6 +202,7 @@ class Request:
     params: SamplingParams = SamplingParams()
     priority: int = 0  # lower runs first; equals by fair share, then in order of arrival
     tenant: str = ""  # between whom shares are fair
+    cache_salt: str | None = None  # prefixes are shared only among requests that have the same
     timeout: float | None = None  # seconds from acceptance to its end
     reading: Reading | None = None  # None: the answer is text, whatever stands in it
     is_background: bool = False  # runs only while nothing else does, and delays nothing else

@@ -170,6 +170,7 @@ class EchoStream:
         self.engine, self.request = engine, request
         self.inner = engine.events(request)
         self.is_closed = False
+        self.num_spent = 0
 
     def __aiter__(self):
         return self
@@ -177,7 +178,9 @@ class EchoStream:
     async def __anext__(self):
         if self.is_closed:
             raise StopAsyncIteration
+        self.num_spent = self.num_spent or len(self.request.prompt_ids) - 1  # one is cached
         event = await anext(self.inner)
+        self.num_spent += len(event.token_ids) if isinstance(event, Delta) else 0
         if isinstance(event, Finished):
             self.engine.running.pop(self.request.id, None)
         if self.is_closed:

@@ -10,14 +10,13 @@ import asyncio
 import atexit
 import logging
 from asyncio import AbstractEventLoop
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
-from time import monotonic
 from typing import Any, NoReturn, Self
 
 from octavo.config import Config, Plan
@@ -26,6 +25,8 @@ from octavo.engine.engine import Engine, Told
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
 from octavo.grammar.matcher import Compiled
 from octavo.loader.tokenizer import Tokenizer
+from octavo.scheduler.forecast import Forecast
+from octavo.scheduler.sequence import Sequence
 from octavo.types import Event, Finished, Load, Request, SamplingParams, Usage
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class AsyncEngine:
         self._num_new = Counter[bool]()  # requests in the inbox, by whether in the background
         self._is_open = False
         self._reopens_in: float | None = None
-        self._ends: deque[float] = deque(maxlen=32)  # when the last requests finished
+        self._forecast = Forecast()  # of the foreground
 
     @property
     def engine(self) -> Engine:
@@ -172,13 +173,8 @@ class AsyncEngine:
             raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
         waiting = self.engine.num_queued(request) + self._num_new[request.is_background]
         if waiting >= self._config.max_waiting:
-            raise QueueFull(waiting, self._config.max_waiting, self._seconds_an_end())
-
-    def _seconds_an_end(self) -> float | None:
-        """From one request's end, which lets one in, to the next, of late."""
-        if len(self._ends) < 2:
-            return None
-        return (monotonic() - self._ends[0]) / len(self._ends)
+            seconds = self._forecast.next_end(self.engine.num_running)  # which lets one in
+            raise QueueFull(waiting, self._config.max_waiting, seconds)
 
     def _wait_for_all(self, seconds: float) -> None:
         self.close(self._reopens_in)
@@ -218,7 +214,7 @@ class AsyncEngine:
         with self._lock:
             self._num_new[request.is_background] -= 1
         try:
-            self.engine.add(request)
+            self._mailboxes[request.id].sequence = self.engine.add(request)
         except OctavoError as error:  # the queue was filled by preempted sequences meanwhile
             self._deliver([(request.id, _failure(request, str(error)))])
 
@@ -232,7 +228,7 @@ class AsyncEngine:
             mailbox = self._mailboxes[id]
             letters[mailbox.loop].append((mailbox, event))
             if isinstance(event, Finished):
-                self._forget(id)
+                self._forget(id, event)
         for loop, some in letters.items():
             try:
                 loop.call_soon_threadsafe(_put, some)
@@ -240,10 +236,11 @@ class AsyncEngine:
                 for mailbox, _ in some:
                     self.engine.cancel(mailbox.request.id)
 
-    def _forget(self, id: str) -> None:
+    def _forget(self, id: str, end: Finished) -> None:
+        ran = end.timing.prefill + end.timing.decode
         with self._lock:
-            if not self._mailboxes.pop(id).request.is_background:
-                self._ends.append(monotonic())
+            if not self._mailboxes.pop(id).request.is_background and ran:
+                self._forecast.ended(ran)
             self._lock.notify_all()
 
     def _give_up(self) -> None:
@@ -255,10 +252,11 @@ class AsyncEngine:
         self._deliver([(request.id, _failure(request, problem)) for request in left])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Mailbox:
     request: Request
     loop: AbstractEventLoop
+    sequence: Sequence | None = None  # None: the engine has not heard of it, or refused it
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
 
@@ -277,14 +275,19 @@ class Events(AsyncGenerator[Event, None]):
     Unlike a generator's own, this `aclose` works before the first event, too."""
 
     def __init__(self, mailbox: _Mailbox, leave: Callable[[], None]) -> None:
-        self._events, self._leave = mailbox.events, leave
+        self._mailbox, self._leave = mailbox, leave
         self._is_over = False
+
+    @property
+    def num_spent(self) -> int:
+        """Tokens of prompt and answer that were computed for it so far, heard of or not."""
+        return self._mailbox.sequence.num_spent if self._mailbox.sequence else 0
 
     async def asend(self, value: None) -> Event:
         if self._is_over:
             raise StopAsyncIteration
         try:
-            event = await self._events.get()
+            event = await self._mailbox.events.get()
         except asyncio.CancelledError:
             self._end()
             raise

@@ -148,8 +148,9 @@ class Engine:
             if not 0 <= token_id < size:
                 raise BadRequest(f"token {token_id} is not in [0, {size})", field)
 
-    def add(self, request: Request) -> None:
-        """Queues the request. Raises BadRequest or QueueFull: then it is as if never asked."""
+    def add(self, request: Request) -> Sequence:
+        """Queues the request; the sequence is to look at. Raises BadRequest or QueueFull: then it
+        is as if never asked."""
         self.check(request)
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed
@@ -159,6 +160,7 @@ class Engine:
         self._answers[request.id] = answer
         if answer.deadline is not None:
             self._deadlines[request.id] = answer.deadline
+        return sequence
 
     def cancel(self, id: str) -> None:
         """Its pages are free at once; the next step tells its Finished. Nothing where it has

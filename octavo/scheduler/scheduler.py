@@ -102,13 +102,14 @@ class Scheduler:
         """All that wait or run, in order of arrival."""
         return iter(tuple(self._live.values()))
 
-    def add(self, request: Request, seed: int, salt: bytes = b"") -> Sequence:
-        """Queues the request; the order of calls is the order of arrival. Cached prefixes are
-        shared only under the same salt. Raises BadRequest or QueueFull."""
+    def add(self, request: Request, seed: int) -> Sequence:
+        """Queues the request; the order of calls is the order of arrival. Raises BadRequest or
+        QueueFull."""
         self._check(request)
         if (num_queued := self.num_queued(request)) >= self._max_waiting:
             raise QueueFull(num_queued, self._max_waiting)
         order = (request.is_background, request.priority, self._tag(request), self._arrivals)
+        salt = (request.cache_salt or "").encode(errors="surrogatepass")
         sequence = Sequence(request, seed, order, self.tables.open(salt))
         self._arrivals += 1
         self._live[request.id] = sequence
@@ -217,7 +218,7 @@ class Scheduler:
         tables.hold(sequence.table, prefix)
         sequence.num_computed = prefix.num_tokens
         if not sequence.num_preempted:
-            sequence.cached_tokens = prefix.num_tokens
+            sequence.num_read = sequence.cached_tokens = prefix.num_tokens
         return True
 
     def commit(self, step: Step, late: Collection[Chunk] = ()) -> None:
@@ -250,9 +251,8 @@ class Scheduler:
         queue = self._running if sequence in self._running else self._waiting
         queue.remove(sequence)
         self.tables.release(sequence.table)
-        request, spent = sequence.request, len(sequence.output_ids)
-        read = sequence.num_prompt if spent else min(sequence.num_computed, sequence.num_prompt)
-        true = cost(read, sequence.cached_tokens, spent)
+        request = sequence.request
+        true = cost(sequence.num_read, sequence.cached_tokens, len(sequence.output_ids))
         guess = estimate(sequence.num_prompt, request.params)
         self._shares[request.is_background].settle(request.tenant, guess, true)
 
@@ -298,4 +298,6 @@ class _Plan:
             self.tokens_left += chunk.end - chunk.start
 
     def step(self) -> Step:
+        for sequence, chunk in self._chunks.items():
+            sequence.num_read = max(sequence.num_read, min(chunk.end, sequence.num_prompt))
         return Step(tuple(self._chunks.values()), tuple(self.preempted))

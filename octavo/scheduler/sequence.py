@@ -21,6 +21,7 @@ class Sequence:
         self.output_ids: list[int] = []
         self.num_computed = 0  # tokens whose keys and values lie in pages
         self.cached_tokens = 0  # of the prompt, found in pages of earlier requests
+        self.num_read = 0  # of the prompt, those and all that a step had or has
         self.num_preempted = 0  # times
         self.table = table
         # (in the background, priority, tag of its share, arrival): the lower runs first
@@ -40,6 +41,11 @@ class Sequence:
     @property
     def num_prompt(self) -> int:
         return len(self.request.prompt_ids)
+
+    @property
+    def num_spent(self) -> int:
+        """Tokens of prompt and answer that it took to compute, each once. Any thread may look."""
+        return self.num_read - self.cached_tokens + len(self.output_ids)
 
     @property
     def num_left(self) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from functools import partial
 from typing import Protocol, cast
 
@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octavo.errors import OctavoError
+from octavo.errors import OctavoError, Unauthorized
 from octavo.registry import entry, names
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import Batches
@@ -156,12 +156,15 @@ def _answering(engine: Engine) -> list[Route]:
 
 
 async def _no_route(http: HttpRequest, error: Exception) -> Response:
-    """404 and 405, in the envelope most clients can read."""
+    """404 and 405, in the envelope most clients can read, to whoever asks."""
     assert isinstance(error, HTTPException)
     message = f"{error.detail}: {http.method} {http.url.path}"
     said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
     response = json_response({"error": said}, error.status_code)
     response.headers.update(error.headers or {})
+    with suppress(Unauthorized):
+        gate: Gate = http.app.state.gate
+        response.headers.update(gate.headers(gate.recognise(http)))
     if error.status_code == 405:  # Starlette knows one route of the path, there may be more
         response.headers["allow"] = ", ".join(_methods(http))
     return response

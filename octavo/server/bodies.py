@@ -21,8 +21,10 @@ from octavo.errors import BadRequest
 
 Body = TypeVar("Body", bound=Struct)
 Timeout = Annotated[float, Meta(gt=0, le=86400)]  # seconds that a request may take
+CacheSalt = Annotated[str, Meta(min_length=1)]  # for prefixes of its own
 Unknown: TypeAlias = Mapping[str, str | None]  # where a field stands -> the known one it is like
 
+TWICE = "it is given more than once, give it once"
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 MAX_MESSAGES = 4096  # of one conversation
 MAX_DEPTH = 128  # of objects and lists within each other
@@ -85,7 +87,7 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise BadRequest("it is given more than once, give it once", name[:100])
+        raise BadRequest(TWICE, name[:100])
     return found
 
 

@@ -48,6 +48,7 @@ class Call:
     n: int = 1
     priority: int = 0
     timeout: float | None = None  # seconds
+    cache_salt: str | None = None
     stream: bool = False
     include_usage: bool = False  # as a last chunk of the stream
     echo: bool = False  # the prompt is said before the answer

@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import (
 MAX_HEADERS = 64 << 10  # bytes
 MIN_ARRIVED = 16 << 10  # bytes of a body
 SPARE_FILES = 64  # file descriptors for refusing connections, and as many for all else
+FILES_EACH = 2  # that a connection may have open: an upload's copy (spool.py) and what it becomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Patience:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if allowed == resource.RLIM_INFINITY:
             return self.max_connections
-        return max(1, min(self.max_connections, allowed - 2 * SPARE_FILES))
+        return max(1, min(self.max_connections, (allowed - 2 * SPARE_FILES) // (1 + FILES_EACH)))
 
 
 class Connection(HttpToolsProtocol):

@@ -9,9 +9,8 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from time import monotonic
 from typing import Protocol, cast
 from uuid import uuid4
 
@@ -73,17 +72,17 @@ class Desk:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
         kept = await self._compile(reply)
-        grant = self.gate.admit(key, reply, in_background=in_background)
-        try:
-            requests = _requests(reply, key, in_background=in_background)
-            running = await Running.begin(self.engine, requests)
-        except BaseException:
-            if grant:
-                grant.settle(0, monotonic())
-            raise
-        del kept  # the engine has it now
         tenant = key.id if key else ""
-        running.listener = self.journal.open(reply, grant, tenant, in_background=in_background)
+        with _worded_for(reply.call):
+            requests = _requests(reply, key, in_background=in_background)
+            grant = self.gate.admit(key, reply, in_background=in_background)
+            running = await Running.begin(self.engine, requests, grant)
+        del kept  # the engine has it now
+        try:
+            running.listener = self.journal.open(reply, tenant, in_background=in_background)
+        except BaseException:
+            await running.close()
+            raise
         return running
 
     async def _compile(self, reply: Reply) -> object:
@@ -150,13 +149,29 @@ def _tools(call: Call) -> Iterator[Tool]:
             yield from prompt.tools.all
 
 
+@contextmanager
+def _worded_for(call: Call) -> Iterator[None]:
+    """A parameter that is refused within has the name that the caller knows it by."""
+    try:
+        yield
+    except BadRequest as error:
+        if name := call.names.get(error.field or ""):
+            raise BadRequest(error.problem, name) from None
+        raise
+
+
 async def answers(reply: Reply, running: Running) -> list[Answer]:
     """One for each choice. Raises StepFailed, CapacityError; closes nothing."""
-    heard: list[list[Event]] = [[] for _ in range(reply.num_choices)]
+    return [fold(events) for events in await heard(reply, running)]
+
+
+async def heard(reply: Reply, running: Running) -> list[list[Event]]:
+    """All that is said, of each choice by itself. Raises StepFailed; closes nothing."""
+    each: list[list[Event]] = [[] for _ in range(reply.num_choices)]
     async with aclosing(running.events()) as events:
         async for index, event in events:
-            heard[index].append(event)
-    return [fold(events) for events in heard]
+            each[index].append(event)
+    return each
 
 
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
@@ -176,6 +191,7 @@ def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Req
                     params=params,
                     priority=priority(key, call),
                     tenant=tenant,
+                    cache_salt=call.cache_salt,
                     timeout=call.timeout,
                     reading=reply.reading,
                     is_background=in_background,

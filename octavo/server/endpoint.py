@@ -3,17 +3,21 @@
 Owns what a call holds while it runs, and that none of it stays behind when its client goes.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from sse_starlette import ServerSentEvent
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.server.calls import Reply
-from octavo.server.desk import Dialect, answers
+from octavo.server.calls import Reply, fold
+from octavo.server.desk import Dialect, heard
 from octavo.server.exchange import body_of
 from octavo.server.stream import Stream, unless_gone
+from octavo.types import Event
+
+INLINE_PARTS = 1000  # of a reply, about 2 ms; more are framed beside the event loop
 
 
 class Endpoint:
@@ -32,11 +36,31 @@ class Endpoint:
         if reply.call.stream:
             return Told(self.dialect.chunks(reply, running.events()), running, headers)
         try:
-            whole = await unless_gone(http, answers(reply, running))
+            said = await unless_gone(http, heard(reply, running))
         finally:
             await running.close()
-        body = self.dialect.whole(reply, whole)
+        body = await self._framed(reply, said)
         return Response(body, headers=headers, media_type="application/json")
+
+    async def _framed(self, reply: Reply, said: Sequence[Sequence[Event]]) -> bytes:
+        if _num_parts(reply, said) > INLINE_PARTS:
+            return await asyncio.to_thread(self._whole, reply, said)
+        return self._whole(reply, said)
+
+    def _whole(self, reply: Reply, said: Sequence[Sequence[Event]]) -> bytes:
+        return self.dialect.whole(reply, [fold(events) for events in said])
+
+
+def _num_parts(reply: Reply, said: Sequence[Sequence[Event]]) -> int:
+    """Of a reply: what its choices are told, and the logprobs that are spelled out."""
+    params, prompts = reply.call.params, sum(map(len, reply.prompt_ids)) * reply.call.n
+    told = sum(map(len, said))
+    return told * (1 + _width(params.logprobs)) + prompts * _width(params.prompt_logprobs)
+
+
+def _width(asked: int | None) -> int:
+    """Logprobs a token."""
+    return 0 if asked is None else 1 + asked
 
 
 async def _kept(http: HttpRequest, reply: Reply, headers: dict[str, str]) -> Response:

@@ -25,7 +25,7 @@ from octavo.errors import (
     TimedOut,
 )
 from octavo.server import replays
-from octavo.server.bodies import INLINE_BODY, Body, Unknown, decode, holds_list
+from octavo.server.bodies import INLINE_BODY, TWICE, Body, Unknown, decode, holds_list
 from octavo.server.keys import tenant_of
 from octavo.types import Json
 
@@ -147,12 +147,15 @@ def tenant(http: HttpRequest) -> str:
 
 def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:
     """What stands behind the "?", and headers as `read` has them. A list is written "a=1&a=2", or
-    "a[]=1&a[]=2" as OpenAI's clients do. Raises BadRequest."""
+    "a[]=1&a[]=2" as OpenAI's clients do; nothing else may stand twice. Raises BadRequest."""
     given: dict[str, list[str]] = {}
     for name, value in http.query_params.multi_items():
         given.setdefault(name.removesuffix("[]"), []).append(value)
     lists = {field.name for field in msgspec.structs.fields(shape) if holds_list(field.type)}
-    plain = {name: all if name in lists else all[-1] for name, all in given.items()}
+    for name, all in given.items():
+        if len(all) > 1 and name not in lists:
+            raise BadRequest(TWICE, name[:100])
+    plain = {name: all if name in lists else all[0] for name, all in given.items()}
     query, unknown = decode(msgspec.json.encode(plain), shape, strict=False)
     return query, http.app.state.unknown_fields.headers(unknown)
 

@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request as HttpRequest
 
 from octavo.errors import BadRequest, BodyTooLarge
-from octavo.server.bodies import Body, decode
+from octavo.server.bodies import TWICE, Body, decode
 
 FILE = "file"  # the name of the part that is one
 MAX_PARTS = 16
@@ -121,12 +121,12 @@ class _Parts:
         if self._is_file:
             return
         text = self._text.decode(errors="replace")
-        if nested := _NESTED.fullmatch(self._name):
-            within = self.form.fields.setdefault(nested[1], {})
-            if isinstance(within, dict):
-                within[nested[2]] = text
-                return
-        self.form.fields[self._name] = text
+        within, name = self.form.fields, self._name
+        if nested := _NESTED.fullmatch(name):
+            within, name = within.setdefault(nested[1], {}), nested[2]
+        if not isinstance(within, dict) or name in within:
+            raise BadRequest(TWICE, self._name[:100])
+        within[name] = text
 
     def _complete(self) -> None:
         self.is_complete = True

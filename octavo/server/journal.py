@@ -6,11 +6,11 @@ no protocol and no HTTP.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from time import monotonic
 
 from octavo.errors import UnknownName
 from octavo.server.calls import Reply
-from octavo.server.limits import Grant
 from octavo.server.metrics import Metrics
 from octavo.server.running import Listener
 from octavo.types import Delta, Event, Finished, Json
@@ -30,15 +30,18 @@ class Journal:
     def open(
         self,
         reply: Reply,
-        grant: Grant | None = None,
         tenant: str = "",
         *,
         in_background: bool = False,
     ) -> "Entry":
-        """The entry settles the grant when it closes, and is explained to its tenant alone."""
-        entry = Entry(reply, grant, self.metrics, in_background=in_background)
+        """The entry is explained to its tenant alone. Where a listener raises, there is none."""
+        entry = Entry(reply, self.metrics, in_background=in_background)
         entry.tenant = tenant
-        entry.listeners = [listener(reply) for listener in self._listeners]
+        with ExitStack() as made:
+            for listener in self._listeners:
+                entry.listeners.append(listener(reply))
+                made.callback(entry.listeners[-1].close)
+            made.pop_all()
         entries = self._entries[in_background]
         entries[reply.id] = entry
         if len(entries) > MAX_KEPT:
@@ -57,9 +60,7 @@ class Journal:
 class Entry:
     """Of one reply. Whoever opens it closes it."""
 
-    def __init__(
-        self, reply: Reply, grant: Grant | None, metrics: Metrics, *, in_background: bool
-    ) -> None:
+    def __init__(self, reply: Reply, metrics: Metrics, *, in_background: bool) -> None:
         # Not the reply: it holds the prompt.
         self._head = {
             "id": reply.id,
@@ -71,7 +72,7 @@ class Entry:
             "background": in_background,
         }
         self._in_background = in_background
-        self._metrics, self._grant = metrics, grant
+        self._metrics = metrics
         self.tenant = ""
         self.listeners: list[Listener] = []
         self._begun = monotonic()
@@ -105,8 +106,6 @@ class Entry:
             if choice.end is None and not choice.was_left:
                 choice.was_left = True
                 self._metrics.left()
-        if self._grant:
-            self._grant.settle(sum(choice.num_computed for choice in self._choices), monotonic())
         while self.listeners:
             self.listeners.pop().close()
 
@@ -124,14 +123,6 @@ class _Choice:
         self.last: float | None = None  # when its last token was heard
         self.end: Finished | None = None
         self.was_left = False
-
-    @property
-    def num_computed(self) -> int:
-        """Tokens that its key pays for: of the prompt unless cached, and of the answer."""
-        if self.end is None:
-            return self.num_prompt + self.num_tokens
-        usage = self.end.usage
-        return usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
 
     def explained(self) -> Json:
         if self.end is None:

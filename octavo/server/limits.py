@@ -3,7 +3,8 @@
 Owns a bucket of each kind per key. Knows no clock of its own, no HTTP and no engine.
 
 A bucket holds a minute's worth and is refilled evenly. Tokens are reserved as an estimate, prompt
-and the most that may be answered, and settled when the truth is known:
+and the most that may be answered, and settled when the truth is known, which is what was computed,
+also for one whose client left before its end:
 
     admit ─▶ Grant, or RateLimited ─▶ ... ─▶ settle(tokens)
 
@@ -14,6 +15,7 @@ of its places.
 from dataclasses import dataclass, field
 
 from octavo.errors import BadRequest, RateLimited
+from octavo.scheduler.forecast import Forecast
 from octavo.server.keys import Key
 
 MINUTE = 60.0
@@ -46,6 +48,7 @@ class Account:
     requests: Bucket | None
     tokens: Bucket | None
     running: int = 0
+    forecast: Forecast = field(default_factory=Forecast)
 
 
 @dataclass(eq=False)
@@ -55,6 +58,7 @@ class Grant:
     account: Account
     reserved: int  # tokens
     places: int  # of those that run at a time
+    begun: float
     is_settled: bool = field(default=False)
 
     def settle(self, num_tokens: int, now: float) -> None:
@@ -62,6 +66,8 @@ class Grant:
             return
         self.is_settled = True
         self.account.running -= self.places
+        if self.places and num_tokens:  # else it did not run
+            self.account.forecast.ended(now - self.begun)
         if self.account.tokens:
             self.account.tokens.take(num_tokens - self.reserved, now)
 
@@ -75,7 +81,8 @@ class Limiter:
         waiting would not help."""
         account, limits, places = self.account(key, now), key.limits, int(not in_background)
         if limits.concurrency is not None and account.running + places > limits.concurrency:
-            raise RateLimited("requests at a time", account.running, limits.concurrency, None)
+            wait = account.forecast.next_end(account.running)
+            raise RateLimited("requests at a time", account.running, limits.concurrency, wait)
         for kind, bucket, amount in (
             ("requests a minute", account.requests, 1),
             ("tokens a minute", account.tokens, num_tokens),
@@ -85,7 +92,7 @@ class Limiter:
             if amount > bucket.capacity:
                 raise BadRequest(
                     f"the prompt and the answer may take {amount} tokens, the key's limit is "
-                    f"{bucket.capacity} a minute: shorten the prompt or lower max_tokens",
+                    f"{bucket.capacity} a minute: shorten the prompt or ask for less",
                     "max_tokens",
                 )
             needed = amount + bucket.capacity / 2 if in_background else amount
@@ -99,7 +106,7 @@ class Limiter:
         if account.tokens:
             account.tokens.take(num_tokens, now)
         account.running += places
-        return Grant(account, num_tokens, places)
+        return Grant(account, num_tokens, places, now)
 
     def account(self, key: Key, now: float) -> Account:
         """New limits of a key begin with full buckets."""

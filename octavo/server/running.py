@@ -5,15 +5,26 @@ Knows the engine, but neither HTTP nor a protocol.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from time import monotonic
 from typing import Protocol
 
 from octavo.engine.chat_format import ChatFormat
 from octavo.errors import OctavoError, StepFailed, UnknownModel
 from octavo.server.calls import Tokenizer
+from octavo.server.limits import Grant
 from octavo.types import Event, Finished, Load, Request, SamplingParams
 
 logger = logging.getLogger(__name__)
+
+
+class Submitted(Protocol):
+    """The events of one request."""
+
+    @property
+    def num_spent(self) -> int: ...  # tokens computed for it so far, heard of or not
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+    async def aclose(self) -> None: ...
 
 
 class Engine(Protocol):
@@ -45,7 +56,7 @@ class Engine(Protocol):
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...
-    def submit(self, request: Request) -> AsyncGenerator[Event, None]: ...
+    def submit(self, request: Request) -> Submitted: ...
 
 
 def check_model(engine: Engine, name: str) -> None:
@@ -62,18 +73,22 @@ class Listener(Protocol):
 
 
 class Running:
-    """Whoever begins must `close`, whatever happens between: it is what frees the sequences."""
+    """Whoever begins must `close`, whatever happens between: it is what frees the sequences, and
+    settles what was granted for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, grant: Grant | None) -> None:
         self.listener: Listener | None = None
         self.has_failed = False  # one of the requests did not end as it was to
-        self._streams: list[AsyncGenerator[Event, None]] = []
+        self._grant = grant
+        self._streams: list[Submitted] = []
         self._pumps: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def begin(cls, engine: Engine, requests: Sequence[Request]) -> "Running":
-        """All or none. Raises what `submit` raises."""
-        running = cls()
+    async def begin(
+        cls, engine: Engine, requests: Sequence[Request], grant: Grant | None = None
+    ) -> "Running":
+        """All or none; then nothing was spent. Raises what `submit` raises."""
+        running = cls(grant)
         try:
             for request in requests:
                 running._streams.append(engine.submit(request))
@@ -118,18 +133,22 @@ class Running:
 
     async def close(self) -> None:
         listener, self.listener = self.listener, None
-        if listener:
-            listener.close()
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
-        for stream in self._streams:
-            await stream.aclose()
+        if self._grant:
+            self._grant.settle(sum(stream.num_spent for stream in self._streams), monotonic())
+        try:
+            if listener:
+                listener.close()
+        finally:
+            for pump in self._pumps:
+                pump.cancel()
+            await asyncio.gather(*self._pumps, return_exceptions=True)
+            for stream in self._streams:
+                await stream.aclose()
 
 
 async def _pump(
     index: int,
-    stream: AsyncGenerator[Event, None],
+    stream: Submitted,
     heard: asyncio.Queue[tuple[int, Event | Exception]],
 ) -> None:
     try:

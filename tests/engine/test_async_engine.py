@@ -12,6 +12,7 @@ from engines import asked, end, engine_over, run, tokens
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.errors import BadRequest, CapacityError, QueueFull
+from octavo.scheduler.forecast import UNKNOWN
 from octavo.types import Delta, Finished
 
 PATIENCE = 20  # seconds after which a test gives up
@@ -177,6 +178,38 @@ def test_a_closed_engine_finishes_what_runs_and_says_when_to_come_back(llama):
             await engine.stop()
             await engine.start()
             assert engine.is_ready
+
+    in_loop(test())
+
+
+def test_a_full_queue_says_when_to_come_back_before_anything_has_ended(llama):
+    async def test():
+        async with AsyncEngine(engine_over(llama, max_waiting=1, max_running=1)) as engine:
+            behind = dataclasses.replace(asked("b", **FOREVER), is_background=True)
+            streams = [engine.submit(one) for one in (behind, asked("a", **FOREVER))]
+            await anext(streams[1])
+            streams.append(engine.submit(asked("c", **FOREVER)))
+            with pytest.raises(QueueFull) as refused:
+                engine.submit(asked("d"))
+            assert refused.value.retry_after == UNKNOWN
+            for one in streams:
+                await one.aclose()
+
+    in_loop(test())
+
+
+def test_what_was_computed_is_told_also_of_what_nobody_heard(llama):
+    async def test():
+        async with AsyncEngine(engine_over(llama)) as engine:
+            first = engine.submit(asked("a", [5] * 40))
+            while engine.num_requests:
+                await asyncio.sleep(0.001)
+            assert first.num_spent == 48
+            usage = end([event async for event in first]).usage
+            assert usage.prompt_tokens + usage.completion_tokens == first.num_spent
+            again = engine.submit(asked("b", [5] * 40))
+            usage = end([event async for event in again]).usage
+            assert (usage.cached_tokens, again.num_spent) == (32, 16)
 
     in_loop(test())
 

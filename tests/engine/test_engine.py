@@ -200,6 +200,17 @@ def test_a_cancelled_request_frees_its_pages_at_once(engine):
     assert [end(events).reason for events in run(engine).values()] == ["cancelled"]
 
 
+def test_a_salt_keeps_prefixes_apart_and_changes_no_bit(engine):
+    cached, said = [], []
+    for salt in (None, "ours", "ours", "theirs", None):
+        one = asked(salt or "a", range(5, 75), seed=3, temperature=1, logprobs=2)
+        (events,) = run(engine, dataclasses.replace(one, cache_salt=salt)).values()
+        cached.append(end(events).usage.cached_tokens)
+        said.append((tokens(events), logprobs(events)))
+    assert cached == [0, 0, 64, 0, 64]
+    assert said == said[:1] * 5
+
+
 def test_cancelling_what_has_finished_or_never_was_does_nothing(engine):
     answer(engine)
     engine.cancel("a")

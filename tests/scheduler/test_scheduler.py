@@ -167,13 +167,12 @@ def test_prompts_whose_logits_are_wanted_are_computed_from_the_start():
     assert (scored.cached_tokens, other.cached_tokens) == (0, 32)
 
 
-def test_tenants_with_different_salts_share_nothing():
-    scheduler = scheduler_of(step_tokens=64)
-    for id, salt in (("a", b"us"), ("b", b"them"), ("c", b"us")):
-        request = Request(id, tuple(range(40)))
-        sequence = scheduler.add(request, seed=0, salt=salt)
+def test_requests_with_different_salts_share_nothing():
+    scheduler = scheduler_of(step_tokens=64, max_running=6)
+    for id, salt in zip("abcdef", ("us", "them", "us", None, "\ud800", None), strict=True):
+        sequence = scheduler.add(Request(id, tuple(range(40)), cache_salt=salt), seed=0)
         run(scheduler)
-        assert sequence.cached_tokens == (32 if id == "c" else 0)
+        assert sequence.cached_tokens == (32 if id in "cf" else 0)
 
 
 def test_the_queue_is_bounded():

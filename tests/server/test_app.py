@@ -3,11 +3,13 @@
 import asyncio
 import json
 import socket
+import threading
 
 import httpx
 import openai
 import pytest
-from serving import wait_until
+from echoes import ByteTokenizer, EchoEngine
+from serving import serving, wait_until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
@@ -201,6 +203,50 @@ def test_large_prompts_are_read_beside_the_event_loop(client):
     texts = ["ab" * 3000] * 4
     answer = client.completions.create(model="echo", prompt=texts, max_tokens=2)
     assert (answer.choices[3].text, answer.usage.prompt_tokens) == ("ab", 24_000)
+
+
+@pytest.mark.parametrize(("text", "is_aside"), [("ab", False), ("ab" * 100, True)])
+@pytest.mark.parametrize("n", [1, 2])
+def test_large_replies_are_framed_beside_the_event_loop(text, n, is_aside):
+    framed_in = set()
+
+    class Noting(ByteTokenizer):
+        def token_bytes(self, token_id, *, special=False):
+            framed_in.add(threading.current_thread().name)
+            return super().token_bytes(token_id, special=special)
+
+    engine = EchoEngine()
+    engine.tokenizer = Noting()
+    with serving(engine) as (_, url):
+        body = said(text, logprobs=True, top_logprobs=5, n=n)
+        choices = httpx.post(url + CHAT, json=body).json()["choices"]
+    assert [choice["message"]["content"] for choice in choices] == [text] * n
+    (thread,) = framed_in
+    assert thread.startswith("Thread") != is_aside  # the loop is in a thread of the test's
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        (CHAT, "messages"),
+        (TEXT, "prompt"),
+        ("/v1/responses", "input"),
+        ("/v1/messages", "messages"),
+    ],
+)
+def test_a_salt_reaches_the_engine(echo, http, path, prompt):
+    text = "Hi" if prompt != "messages" else said("Hi")["messages"]
+    body = {"model": "echo", "max_tokens": 5, prompt: text}
+    for given, salt in (({}, None), ({"cache_salt": None}, None), ({"cache_salt": "s"}, "s")):
+        reply = http.post(path, json=body | given)
+        assert echo[0].requests[-1].cache_salt == salt
+        assert "cache_salt" not in reply.headers.get("x-octavo-ignored", "")
+    for bad in ("", 1, ["s"]):
+        reply = http.post(path, json=body | {"cache_salt": bad})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["message"].startswith("cache_salt: ")
+    reply = http.post(path, content=json.dumps(body | {"cache_salt": "\ud800"}))
+    assert reply.status_code == 400
 
 
 def test_a_prompt_longer_than_the_context_is_refused_in_its_own_words(client):

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
+import resource
 import socket
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import httpx
 import pytest
@@ -16,6 +18,7 @@ from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.engine import Engine
 from octavo.server.connection import MAX_HEADERS, SPARE_FILES, Patience
+from octavo.server.state import State
 from octavo.types import Finished
 
 CHAT = "/v1/chat/completions"
@@ -244,6 +247,34 @@ def test_a_crowd_is_told_to_come_back_and_a_larger_one_is_cut_off():
                 one.__exit__(None, None, None)
         wait_until(lambda: not there)
         assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_a_crowd_that_loads_files_down_leaves_descriptors_for_others(tmp_path):
+    """Of a download: its client's descriptor, which is in this process too, and the server's."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    crowd = 10
+    with (
+        closing(State(tmp_path / "state.db")) as state,
+        serving(EchoEngine(), state=state, send_buffer=4096) as (server, url),
+        ExitStack() as loading,
+    ):
+        form = {"purpose": "batch"}
+        sent = httpx.post(f"{url}/v1/files", data=form, files={"file": bytes(8 << 20)}).json()
+        path = f"/v1/files/{sent['id']}/content"
+        wait_until(lambda: not server.server_state.connections)
+        before = num_open()
+        for _ in range(crowd):
+            client = loading.enter_context(connected(url, receive_buffer=4096))
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        wait_until(lambda: num_open() >= before + 3 * crowd)
+        each = (num_open() - before) / crowd - 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, most))
+        loading.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (allowed, most))
+        assert 200 < Patience().room * each <= 1000 - 2 * SPARE_FILES
+
+
+def num_open():
+    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.thorough

@@ -83,6 +83,8 @@ def test_a_list_is_turned_page_by_page_either_way(client):
         ({"limit": "many"}, "limit"),
         ({"order": "sideways"}, "order"),
         ({"after": "file-of-nobody"}, "after"),
+        ({"limit": [1, 2]}, "limit"),
+        ({"limit": 1, "limit[]": 1}, "limit"),
     ],
 )
 def test_a_list_that_is_none_is_refused_by_name(url, query, field):
@@ -229,6 +231,7 @@ def part(name, content=b"", more=b""):
 
 FILE = part(b"file", b"x", b'; filename="x"')
 PURPOSE = part(b"purpose", b"batch")
+ANCHOR = part(b"expires_after[anchor]", b"created_at")
 END = b"--b--\r\n"
 
 
@@ -243,11 +246,18 @@ END = b"--b--\r\n"
         (FILE + FILE + PURPOSE + END, "file: there are two"),
         (FILE + part(b"purpose", b"batch" * 1000) + END, "more than 4096 bytes"),
         (FILE + part(b"a", b"", b"; a=" + b"x" * 3000) * 2 + END, "more than 4096 bytes"),
-        (FILE + PURPOSE + part(b"a") * 20 + END, "more than 16 parts"),
+        (FILE + PURPOSE + b"".join(part(b"%d" % k) for k in range(20)) + END, "more than 16 parts"),
         (b"--b\r\n\r\nx\r\n" + END, "has no name"),
         (FILE + part(b"purpose", b"\xff\xfe") + END, "is none of 'batch'"),
         (FILE + PURPOSE + part(b"expires_after", b"1") + END, "expires_after"),
         (part(b"purpose[x]", b"1") + FILE + END, "purpose"),
+        (FILE + PURPOSE + PURPOSE + END, "purpose: it is given more than once"),
+        (FILE + PURPOSE + ANCHOR + ANCHOR + END, "expires_after[anchor]: it is given more than"),
+        (FILE + ANCHOR + part(b"expires_after", b"1") + END, "expires_after: it is given more"),
+        (
+            FILE + part(b"purpose", b"1") + part(b"purpose[x]", b"1") + END,
+            "purpose[x]: it is given",
+        ),
     ],
 )
 def test_a_form_that_is_none_is_refused_in_a_sentence(url, served, form, said):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from octavo.cli import app
 from octavo.errors import BadConfig, BadRequest, RateLimited, Unauthorized, UnknownName
+from octavo.scheduler.forecast import UNKNOWN
 from octavo.server.gate import Gate
 from octavo.server.keys import Key, Keys, Limits
 from octavo.server.limits import MINUTE, Bucket, Limiter
@@ -161,6 +162,25 @@ def test_what_a_full_bucket_cannot_hold_is_refused_for_good():
         Limiter().admit(made(tokens_per_minute=60), 61, 0.0)
 
 
+def test_a_place_is_forecast_from_how_long_the_key_had_the_last_ones():
+    limiter, key = Limiter(), made(concurrency=2)
+    running = [limiter.admit(key, 1, 0.0) for _ in range(2)]
+    refused = [forecast(limiter, key, 0.0)]
+    for grant in running:
+        grant.settle(5, 8.0)
+    limiter.admit(key, 1, 8.0)
+    limiter.admit(key, 1, 8.0).settle(0, 8.0)  # it did not run
+    limiter.admit(key, 1, 8.0)
+    refused.append(forecast(limiter, key, 9.0))
+    assert refused == [UNKNOWN, 4.0]
+
+
+def forecast(limiter, key, now):
+    with pytest.raises(RateLimited, match="requests at a time") as refused:
+        limiter.admit(key, 1, now)
+    return refused.value.retry_after
+
+
 def test_requests_at_a_time_end_before_others_begin():
     limiter, key = Limiter(), made(concurrency=1)
     grant = limiter.admit(key, 1, 0.0)
@@ -242,6 +262,71 @@ def test_limits_are_told_and_kept(keys):
         assert 1978 <= int(left["x-ratelimit-remaining-tokens"]) <= 2000
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", "/v1/nothing", None, 404),
+        ("PUT", "/v1/chat/completions", b"{}", 405),
+        ("POST", "/v1/chat/completions", b"{", 400),
+        ("POST", "/v1/chat/completions", b" " * (17 << 20), 413),
+        ("GET", "/v1/files?limit=0", None, 400),
+    ],
+)
+def test_limits_are_told_whatever_is_refused_but_to_nobody_else(
+    keys, method, path, content, status
+):
+    _, text = keys.create("alice", Limits(requests_per_minute=5))
+    with serving(EchoEngine(), gate=Gate(keys)) as (_, url):
+        ours = httpx.request(method, url + path, content=content, headers={"x-api-key": text})
+        assert (ours.status_code, ours.headers["x-ratelimit-limit-requests"]) == (status, "5")
+        other = httpx.request(method, url + path, content=content, headers={"x-api-key": "x"})
+        assert other.status_code in (status, 401)
+        assert "x-ratelimit-limit-requests" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt", "field"),
+    [
+        ("/v1/chat/completions", "messages", "max_tokens"),
+        ("/v1/chat/completions", "messages", "max_completion_tokens"),
+        ("/v1/completions", "prompt", "max_tokens"),
+        ("/v1/messages", "messages", "max_tokens"),
+        ("/v1/responses", "input", "max_output_tokens"),
+    ],
+)
+def test_what_a_key_may_never_ask_is_refused_by_the_name_it_was_sent_by(keys, path, prompt, field):
+    _, text = keys.create("alice", Limits(tokens_per_minute=50))
+    said = "Hello" if prompt in ("prompt", "input") else HELLO["messages"]
+    body = {"model": "echo", prompt: said, field: 60}
+    with serving(EchoEngine(), gate=Gate(keys)) as (_, url):
+        reply = httpx.post(url + path, json=body, headers={"x-api-key": text})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"].startswith(f"{field}: the prompt and the answer may")
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"n": 2}])
+def test_a_listener_that_raises_leaves_nothing_behind(keys, fields, caplog):
+    _, text = keys.create("alice", Limits(concurrency=2))
+    engine, listening = EchoEngine(), []
+
+    class Listening:
+        def __init__(self, reply):
+            listening.append(self)
+
+        def close(self):
+            listening.remove(self)
+
+    def broken(reply):
+        raise ZeroDivisionError
+
+    with serving(engine, gate=Gate(keys), listeners=[Listening, broken]) as (_, url):
+        for _ in range(3):
+            assert ask(url, text, **fields).status_code == 500
+    assert not engine.running
+    assert not listening
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_client_that_leaves_gives_its_place_back(keys):
     _, text = keys.create("alice", Limits(concurrency=1))
     with serving(EchoEngine(0.01), gate=Gate(keys)) as (_, url):
@@ -251,7 +336,9 @@ def test_a_client_that_leaves_gives_its_place_back(keys):
         with httpx.stream("POST", path, headers=headers, json=long) as reply:
             frames = reply.iter_lines()  # closed with it
             next(frames)
-            assert ask(url, text).status_code == 429
+            refused = ask(url, text)
+            assert refused.status_code == 429
+            assert int(refused.headers["retry-after"]) >= 1
         wait_until(lambda: ask(url, text).status_code == 200)
 
 

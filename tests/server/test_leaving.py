@@ -5,6 +5,7 @@ request is in no other.
 """
 
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx
@@ -15,6 +16,9 @@ from serving import serving, wait_until
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.engine import Engine
+from octavo.server.gate import Gate
+from octavo.server.keys import Keys, Limits
+from octavo.server.state import State
 from octavo.types import PAGE_SIZE
 
 STEP_TOKENS, PROMPT = 64, 200  # tokens
@@ -53,12 +57,20 @@ class Stepped(Engine):
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def keys(tmp_path_factory):
+    state = State(tmp_path_factory.mktemp("state") / "state.db")
+    yield Keys(state)
+    state.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, keys):
     """(engine, base URL); one sequence runs at a time."""
     path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf", context=8192)
     limits = {"memory": 64 << 20, "max_running": 1, "step_tokens": STEP_TOKENS}
     engine = Stepped(Config(str(path), **limits))
-    with serving(AsyncEngine(engine)) as (_, url):
+    gate = Gate(keys, allow_anonymous=True)
+    with serving(AsyncEngine(engine), gate=gate) as (_, url):
         yield engine, url
         engine.is_free = True
 
@@ -68,15 +80,17 @@ def prompt(seed):
 
 
 @contextmanager
-def asking(url, ids):
+def asking(url, ids, headers=None):
     """Its explanation's URL; the client leaves at the end."""
     body = {"model": "tiny", "prompt": ids, "max_tokens": 4000, "ignore_eos": True, "stream": True}
-    with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as reply:
+    path = f"{url}/v1/completions"
+    with httpx.stream("POST", path, json=body, headers=headers, timeout=60) as reply:
         yield f"{url}/v1/requests/{reply.headers['x-request-id']}/explain"
 
 
-def state(explain):
-    return httpx.get(explain).json()["choices"][0]["state"]
+def state(explain, key=None):
+    headers = {"x-api-key": key} if key else None
+    return httpx.get(explain, headers=headers).json()["choices"][0]["state"]
 
 
 def cached(url, ids):
@@ -136,3 +150,24 @@ def test_in_the_queue(served):
     engine.is_free = True
     wait_until(lambda: not engine.num_running and not engine.held)
     assert cached(url, ids) == PROMPT // PAGE_SIZE * PAGE_SIZE
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4])
+def test_its_key_pays_for_what_was_computed(served, keys, steps):
+    """Four steps compute the prompt and the first token."""
+    engine, url = served
+    ids = prompt(30 + steps)
+    _, text = keys.create("alice", Limits(tokens_per_minute=1000))
+    engine.hold()
+    begin = time.monotonic()
+    with asking(url, ids, {"x-api-key": text}) as explain:
+        engine.take(steps)
+    wait_until(lambda: state(explain, text) == "left")
+    left = httpx.get(f"{url}/v1/models", headers={"x-api-key": text})
+    flown_back = (time.monotonic() - begin) * 1000 / 60
+    engine.take(1)  # which had begun
+    engine.is_free = True
+    cached(url, ids)  # after which nothing is left of it
+    spent = 1000 - int(left.headers["x-ratelimit-remaining-tokens"])
+    told = min(steps * STEP_TOKENS, PROMPT + 1)
+    assert told - flown_back - 1 <= spent <= told

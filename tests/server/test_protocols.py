@@ -270,6 +270,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(protocol, field, value):
         ("service_tier", "flex"),
         ("top_logprobs", 2),
         ("top_logprobs", 21),
+        ("max_completion_tokens", 0),
+        ("max_completion_tokens", 2**40),
     ],
 )
 def test_what_chat_cannot_honour_is_refused_by_name(field, value):
@@ -305,6 +307,16 @@ def test_values_that_ask_for_nothing_are_taken():
     call = parse(openai_chat, **nothing, modalities=["text"], store=False, service_tier="auto")
     assert call == parse(openai_chat)
     assert parse(openai_completions, suffix="", best_of=1) == parse(openai_completions)
+
+
+@PROTOCOLS
+def test_no_padding_is_all_that_is_served(protocol):
+    for nothing in (False, None):
+        options = {"include_obfuscation": nothing}
+        assert parse(protocol, stream=True, stream_options=options) == parse(protocol, stream=True)
+    with pytest.raises(BadRequest) as refusal:
+        parse(protocol, stream=True, stream_options={"include_obfuscation": True})
+    assert refusal.value.field == "stream_options.include_obfuscation"
 
 
 def test_two_limits_that_differ_are_refused():

@@ -17,7 +17,7 @@ from octavo.errors import (
     UnknownModel,
     UnknownPrevious,
 )
-from octavo.server.bodies import Timeout
+from octavo.server.bodies import CacheSalt, Timeout, refuse_unserved
 from octavo.server.calls import Reply
 from octavo.types import Finished, Json, SamplingParams
 
@@ -26,6 +26,10 @@ MAX_CHOICES = 128
 MAX_STOPS = 32
 MAX_STOP_LENGTH = 1000  # characters
 
+# Padding that hides how long each token is; nobody is sent any.
+NEUTRAL_STREAM: Mapping[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
+
+Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -35,7 +39,7 @@ Metadata = Annotated[
 
 class StreamOptions(Struct):
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None  # asks us to leave out what we never send
+    include_obfuscation: bool | None = None  # not served: see NEUTRAL_STREAM
 
 
 class Sampled(Struct, kw_only=True):
@@ -58,6 +62,7 @@ class Sampled(Struct, kw_only=True):
     stop_token_ids: list[int] | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
+    cache_salt: CacheSalt | None = None
     # Ours: what the answer must be. `grammar` is Lark or GBNF.
     regex: str | None = None
     grammar: str | None = None
@@ -128,6 +133,7 @@ def wants_usage(body: Common) -> bool:
         return False
     if not body.stream:
         raise BadRequest("it needs stream: true", "stream_options")
+    refuse_unserved(body.stream_options, NEUTRAL_STREAM, "stream_options.")
     return bool(body.stream_options.include_usage)
 
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError
-from octavo.server.bodies import Timeout, decode, refuse_unserved
+from octavo.server.bodies import CacheSalt, Timeout, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed
 from octavo.server.protocols._anthropic import Conversation, chat, problem, schema_of
 from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
@@ -41,6 +41,7 @@ class Body(Conversation, kw_only=True):
     seed: int | None = None
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
+    cache_salt: CacheSalt | None = None
     # Accepted because they change no token.
     inference_geo: str | None = None
     metadata: Any = None
@@ -61,6 +62,7 @@ def parse(raw: bytes) -> Call:
         params=_params(body, schema),
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         # Who did not ask for thoughts looks for the answer in the first block.
         shows_thoughts=body.thinking is not None and body.thinking.is_shown,

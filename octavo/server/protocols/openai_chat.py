@@ -20,6 +20,7 @@ from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
+    Limit,
     closed_with_done,
     frame,
     head,
@@ -69,7 +70,7 @@ class BodyMessage(Struct):
 
 class Body(Common, kw_only=True):
     messages: Annotated[list[BodyMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     tools: list[FunctionTool] | None = None
@@ -143,6 +144,7 @@ def parse(raw: bytes) -> Call:
         n=body.n or 1,
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         names=_names(body),
@@ -157,10 +159,12 @@ def _chat(body: Body) -> Chat:
 
 
 def _names(body: Body) -> dict[str, str]:
-    given = body.response_format
-    if given is None or given.type == "text":
-        return {}
-    return {"schema": schema_field(given, "response_format")}
+    names, given = {}, body.response_format
+    if body.max_completion_tokens is not None:
+        names["max_tokens"] = "max_completion_tokens"
+    if given and given.type != "text":
+        names["schema"] = schema_field(given, "response_format")
+    return names
 
 
 def _max_tokens(body: Body) -> int | None:

@@ -77,6 +77,7 @@ def parse(raw: bytes) -> Call:
         n=n,
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
         include_usage=wants_usage(body),
         echo=bool(body.echo),

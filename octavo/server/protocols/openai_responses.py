@@ -16,7 +16,14 @@ from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._formats import FlatFormat, schema_of
-from octavo.server.protocols._openai import Metadata, Sampled, problem, sampling
+from octavo.server.protocols._openai import (
+    NEUTRAL_STREAM,
+    Limit,
+    Metadata,
+    Sampled,
+    problem,
+    sampling,
+)
 from octavo.server.protocols._openai_flat_tools import (
     FlatChoice,
     FlatReasoning,
@@ -51,7 +58,6 @@ Includable = Literal[
     "web_search_call.action.sources",
     "web_search_call.results",
 ]
-Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 
 
 class Text(Struct):
@@ -117,7 +123,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
 }
 NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
-NEUTRAL_STREAM: dict[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
 NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
 
@@ -139,8 +144,13 @@ def parse(raw: bytes) -> Call:
         ),
         priority=body.priority or 0,
         timeout=body.timeout,
+        cache_salt=body.cache_salt,
         stream=bool(body.stream),
-        names={"schema": "text.format.schema"},
+        names={
+            "schema": "text.format.schema",
+            "max_tokens": "max_output_tokens",
+            "logprobs": "top_logprobs",
+        },
         ignored=without_hosted(ignored, body.tools),
         repeated=_repeated(body),
         thread=Thread(
