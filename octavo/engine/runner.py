@@ -61,7 +61,7 @@ class Runner:
             batch, wants = self._batch(step.chunks)
             self._constraints.begin(step.chunks)
             self._program.run(batch)
-            return self._outcomes(step.chunks, wants, self._constraints.wait(step.chunks))
+            return self._outcomes(step.chunks, wants, self._constraints.end(step.chunks))
         except Exception as error:
             raise StepFailed(f"the step failed: {type(error).__name__}: {error}") from error
 
@@ -133,9 +133,9 @@ def _sample(
     places = [i for i, want in enumerate(block) if want.target is None]
     masks = {i: held.get(outcomes[block[i].chunk].chunk.sequence.id) for i in places}
     for i, mask in masks.items():
-        if mask is not None and mask.mask is None:
+        if mask is not None and (mask.is_late or mask.error):
             outcome = outcomes[block[i].chunk]
-            outcome.error, outcome.is_late = mask.error, mask.error is None
+            outcome.error, outcome.is_late = None if mask.is_late else mask.error, mask.is_late
             places.remove(i)
     if not places:
         return
