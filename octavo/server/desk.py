@@ -23,7 +23,7 @@ from octavo.registry import entry, names
 from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
-from octavo.server.keys import Key
+from octavo.server.keys import Key, tenant_of
 from octavo.server.running import Engine, Running, check_model
 from octavo.types import Chat, Event, Json, Request, SamplingParams, Tool
 
@@ -82,7 +82,7 @@ class Desk:
                 grant.settle(0, monotonic())
             raise
         del kept  # the engine has it now
-        tenant = key.id if key else ""
+        tenant = tenant_of(key)
         running.listener = self.journal.open(reply, grant, tenant, in_background=in_background)
         return running
 
@@ -161,7 +161,7 @@ async def answers(reply: Reply, running: Running) -> list[Answer]:
 
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
-    call, tenant = reply.call, key.id if key else ""
+    call, tenant = reply.call, tenant_of(key)
     held = call.params.held_to(reply.grammar)
     requests: list[Request] = []
     for ids in reply.prompt_ids:
