@@ -22,7 +22,7 @@ from octavo.registry import entry, names
 from octavo.server.calls import Answer, Call, Events, Prompt, Reply, fold
 from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
-from octavo.server.keys import Key
+from octavo.server.keys import Key, tenant_of
 from octavo.server.running import Engine, Running, check_model
 from octavo.types import Chat, Event, Json, Request, SamplingParams, Tool
 
@@ -72,7 +72,7 @@ class Desk:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
         kept = await self._compile(reply)
-        tenant = key.id if key else ""
+        tenant = tenant_of(key)
         with _worded_for(reply.call):
             requests = _requests(reply, key, in_background=in_background)
             grant = self.gate.admit(key, reply, in_background=in_background)
@@ -176,7 +176,7 @@ async def heard(reply: Reply, running: Running) -> list[list[Event]]:
 
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
-    call, tenant = reply.call, key.id if key else ""
+    call, tenant = reply.call, tenant_of(key)
     held = call.params.held_to(reply.grammar)
     requests: list[Request] = []
     for ids in reply.prompt_ids:

@@ -4,6 +4,7 @@ Owns the connection and how it is shared, but no table: each is its owner's to c
 """
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ class State:
             self._connection = sqlite3.connect(path, PATIENCE, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
             self._check_version()
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
         except (OSError, sqlite3.Error) as error:
             problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
             raise BadConfig("state", problem) from error
@@ -72,6 +73,18 @@ class State:
                 "the one that made it, or move the file away to begin anew"
             )
             raise BadConfig("state", problem)
+
+    def _write_ahead(self) -> None:
+        """The file's journal from now on. SQLite waits for a writer everywhere but here."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Timer
 
 import pytest
 from typer.testing import CliRunner
@@ -59,6 +59,24 @@ def test_of_many_that_open_it_at_once_the_first_makes_it(tmp_path, monkeypatch):
     with closing(State(path)) as state:
         assert {key.name for key in Keys(state).all()} == set("abcdefgh")
         assert state.rows("PRAGMA user_version")[0][0] == VERSION
+
+
+def test_one_that_writes_a_new_file_is_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "state.db"
+    other = sqlite3.connect(path, check_same_thread=False)
+    leaves = Timer(0.1, other.close)
+
+    class Met(sqlite3.Connection):
+        def execute(self, sql, *values):
+            if "journal_mode" in sql and not leaves.ident:
+                other.execute("BEGIN IMMEDIATE")
+                leaves.start()
+            return super().execute(sql, *values)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Met))
+    with closing(State(path)) as state:
+        assert state.rows("PRAGMA journal_mode")[0][0] == "wal"
+    leaves.join()
 
 
 @pytest.mark.parametrize(
