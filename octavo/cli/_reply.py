@@ -6,6 +6,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
+import typer
+
+from octavo.types import Delta
+
 if TYPE_CHECKING:
     from octavo.engine.llm import Completion, Stream
 
@@ -32,12 +36,30 @@ class Interrupt:
         self._ask()
 
 
-def receive(stream: "Stream", show: Callable[[str], None]) -> "Completion":
+def receive(stream: "Stream", show: Callable[[Delta], None]) -> "Completion":
     """The whole answer, or what there was of it at Ctrl-C. Raises StepFailed."""
     with Interrupt(stream.close):
         for delta in stream:
-            show(delta.text)
+            show(delta)
         return stream.completion
+
+
+class Screen:
+    """An answer as it comes: its text on stdout; what was thought before it on stderr, dimmed, on
+    lines of its own."""
+
+    def __init__(self) -> None:
+        self._is_thinking = False
+
+    def __call__(self, delta: Delta) -> None:
+        if delta.reasoning:
+            typer.secho(delta.reasoning, dim=True, err=True, nl=False)
+            self._is_thinking = True
+        if delta.text:
+            if self._is_thinking:
+                typer.echo(err=True)
+                self._is_thinking = False
+            to_stdout(delta.text)
 
 
 def speed(answer: "Completion") -> str:
@@ -57,5 +79,5 @@ def to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-def nowhere(text: str) -> None:
+def nowhere(_: Delta) -> None:
     """For answers that are shown once they are whole."""

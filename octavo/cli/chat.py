@@ -12,7 +12,7 @@ import typer
 
 from octavo.cli import INTERRUPTED
 from octavo.cli._flags import flags
-from octavo.cli._reply import receive, speed, to_stdout
+from octavo.cli._reply import Screen, receive, speed, to_stdout
 from octavo.config import Config
 from octavo.errors import BadRequest, OctavoError
 from octavo.loader import hub
@@ -77,11 +77,11 @@ class Chat:
         """One turn; what cannot be answered is taken back."""
         self.turns.append(Message("user", text))
         try:
-            self.last = receive(self.ask(self.messages()), to_stdout)
+            self.last = receive(self.ask(self.messages()), Screen())
         except BaseException:
             self.turns.pop()
             raise
-        self.turns.append(Message("assistant", self.last.text))
+        self.turns.append(Message("assistant", self.last.text, self.last.reasoning))
         to_stdout("\n")
 
     def help(self, _: str) -> str:
@@ -105,7 +105,9 @@ class Chat:
 
     def save(self, name: str) -> str:
         """/save FILE      write the conversation as JSON"""
-        said = [{"role": turn.role, "content": turn.content} for turn in self.messages()]
+        from octavo.loader.template import message_data
+
+        said = [message_data(turn) for turn in self.messages()]
         try:
             Path(name).write_text(json.dumps(said, ensure_ascii=False, indent=2) + "\n")
         except OSError as error:

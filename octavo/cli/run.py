@@ -11,7 +11,7 @@ import typer
 from octavo.cli import INTERRUPTED
 from octavo.cli._flags import flags
 from octavo.cli._prompt import piped_text
-from octavo.cli._reply import nowhere, receive, speed, to_stdout
+from octavo.cli._reply import Screen, nowhere, receive, speed, to_stdout
 from octavo.config import Config
 from octavo.errors import BadRequest
 from octavo.loader import hub
@@ -43,7 +43,7 @@ def command(
 
     A single argument is the prompt, unless it names a model. Text that is piped in is the prompt,
     or comes before it, an empty line between them. A model without a chat template continues the
-    text. Ctrl-C ends the answer where it is.
+    text. What a model thinks first goes to stderr. Ctrl-C ends the answer where it is.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def command(
     llm = LLM(model, **config, max_running=1)
     loaded = perf_counter() - began
     stream = llm.stream(_question(llm, model, piped_text(prompt), system, is_raw=raw), asked)
-    answer = receive(stream, nowhere if as_json else to_stdout)
+    answer = receive(stream, nowhere if as_json else Screen())
     to_stdout(_end_of(model, answer, as_json=as_json))
     if stats:
         typer.echo(f"loaded in {loaded:.2f} s · {speed(answer)} · seed {answer.seed}", err=True)
@@ -108,6 +108,7 @@ def _end_of(model: str, answer: "Completion", *, as_json: bool) -> str:
     said = {
         "model": model,
         "text": answer.text,
+        "reasoning": answer.reasoning,
         "finish_reason": answer.finish_reason,
         "seed": answer.seed,
         "usage": asdict(answer.usage),

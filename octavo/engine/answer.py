@@ -144,10 +144,10 @@ class Answer:
         if is_whole and (self.end is None or self.end.reason == "length"):
             self.end = End("stop")
             parts += self._text.flush()
-        first, *others = deltas(parts)
-        self._has_called |= any(delta.calls for delta in (first, *others))
+        said = deltas(parts, token_ids[:told], logprobs)
+        self._has_called |= any(delta.calls for delta in said)
         self._judge()
-        return [replace(first, token_ids=token_ids[:told], logprobs=logprobs), *others]
+        return said
 
     def _push(self, token: int) -> list[Part]:
         self._num_tokens += 1

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import groupby
+from typing import Any
 
 from octavo.engine.dialect import Spelling, choose
 from octavo.engine.reply_grammar import reply_grammar
+from octavo.engine.tools import one_turn
 from octavo.errors import BadRequest
 from octavo.loader.template import message_data
 from octavo.loader.tokenizer import Tokenizer
@@ -50,18 +52,18 @@ class ChatFormat:
         """The prompt as text. Raises BadRequest."""
         return self._tokenizer.render(self._messages(chat), self._tools(chat), **self._extra(chat))
 
-    def ids(self, chat: Chat) -> list[int]:
+    def ids(self, chat: Chat, **template: Any) -> list[int]:
         """Raises BadRequest."""
-        extra = self._extra(chat)
+        extra = self._extra(chat) | template
         ids = self._tokenizer.chat_ids(self._messages(chat), self._tools(chat), **extra)
         if self._max_thought(chat) == 0 and self._is_thinking(ids):
             ids = [*ids, *self.closing]
         return list(ids)
 
-    def prompt(self, chat: Chat, answer: Grammar | None = None) -> Prompt:
-        """`answer`: what the text of the answer must be. Raises BadRequest, also for a schema that
-        cannot be kept to."""
-        ids = self.ids(chat)
+    def prompt(self, chat: Chat, answer: Grammar | None = None, **template: Any) -> Prompt:
+        """`answer`: what the text of the answer must be; `template`: what else the model's template
+        is given. Raises BadRequest, also for a schema that cannot be kept to."""
+        ids = self.ids(chat, **template)
         names = chat.tools.callable if chat.tools else ()
         reading = Reading(names, self._is_thinking(ids), self._max_thought(chat))
         if not names and not self.reasons:
@@ -161,7 +163,7 @@ class ChatFormat:
             was_result, is_result = is_result, message.role == "tool"
             turn = self._as_text(message)
             if (was_result or is_result) and turns and turns[-1].role == turn.role:
-                turn = replace(turn, content=f"{turns.pop().content}\n{turn.content}")
+                turn = one_turn(turns.pop(), turn)
             turns.append(turn)
         return self._with_tools(turns, chat.tools.all) if chat.tools else turns
 

@@ -17,25 +17,31 @@ from typing import Any, Self, TypeAlias, TypeGuard, overload
 from weakref import WeakValueDictionary
 
 from octavo.config import Config
+from octavo.engine.chat_format import Prompt
+from octavo.engine.conversation import Messages, read_messages, read_tools
 from octavo.engine.engine import Engine
+from octavo.engine.tools import calls_of
 from octavo.errors import BadRequest, QueueFull, StepFailed
 from octavo.loader.tokenizer import Tokenizer
 from octavo.types import (
+    Chat,
     Delta,
     Event,
     Finished,
     FinishReason,
+    Grammar,
     Message,
     PromptScored,
     Request,
     SamplingParams,
     Timing,
     TokenLogprob,
+    ToolCall,
+    Tools,
     Usage,
 )
 
 Text: TypeAlias = str | Sequence[int]  # or its token ids
-Chat: TypeAlias = Sequence[Message | Mapping[str, Any]]
 Params: TypeAlias = SamplingParams | Sequence[SamplingParams] | None
 
 FEW = 4  # prompts that need no progress bar
@@ -46,7 +52,9 @@ class Completion:
     """One prompt's answer, whole."""
 
     prompt_ids: tuple[int, ...]
-    text: str
+    text: str  # without thoughts and calls, where the prompt was a conversation
+    reasoning: str  # what a model that reasons thought before
+    tool_calls: tuple[ToolCall, ...]  # of the tools it was given
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]  # one a token, if params.logprobs asked for them
     prompt_logprobs: tuple[TokenLogprob, ...]  # of every prompt token but the first, if asked for
@@ -58,12 +66,18 @@ class Completion:
     timing: Timing
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    request: Request
+    is_json: bool  # the text of a whole answer
+
+
 class Stream(Iterator[Delta]):
     """One answer as it comes. Closed or dropped before its end, it is cancelled."""
 
-    def __init__(self, llm: "LLM", request: Request) -> None:
-        self.request = request
-        self._llm = llm
+    def __init__(self, llm: "LLM", asked: _Asked) -> None:
+        self.request = asked.request
+        self._llm, self._is_json = llm, asked.is_json
         self._deltas: list[Delta] = []
         self._num_shown = 0
         self._scores: tuple[TokenLogprob, ...] = ()
@@ -96,7 +110,9 @@ class Stream(Iterator[Delta]):
         return Completion(
             prompt_ids=self.request.prompt_ids,
             text=text,
-            parsed=json.loads(text) if is_whole and self.request.params.schema else None,
+            reasoning="".join(delta.reasoning for delta in self._deltas),
+            tool_calls=calls_of(self._deltas),
+            parsed=json.loads(text) if is_whole and self._is_json else None,
             token_ids=tuple(token for delta in self._deltas for token in delta.token_ids),
             logprobs=tuple(token for delta in self._deltas for token in delta.logprobs),
             prompt_logprobs=self._scores,
@@ -174,56 +190,72 @@ class LLM:
         `params` are for all, or one for each. `progress` shows a bar or none; None: for more than
         a few prompts, on a terminal. Raises BadRequest before anything is computed."""
         if _is_text(prompts):
-            return self._complete([self._ids_of(prompts)], params, progress=progress)[0]
+            return self._complete([prompts], params, progress=progress)[0]
         each: Any = prompts
-        return self._complete([self._ids_of(one) for one in each], params, progress=progress)
+        return self._complete(list(each), params, progress=progress)
 
     @overload
     def chat(
         self,
-        messages: Chat,
+        messages: Messages,
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
         progress: bool | None = None,
         **template: Any,
     ) -> Completion: ...
     @overload
     def chat(
         self,
-        messages: Sequence[Chat],
+        messages: Sequence[Messages],
         params: Params = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
         progress: bool | None = None,
         **template: Any,
     ) -> list[Completion]: ...
     def chat(
         self,
-        messages: Chat | Sequence[Chat],
+        messages: Messages | Sequence[Messages],
         params: Params = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
         progress: bool | None = None,
         **template: Any,
     ) -> Completion | list[Completion]:
-        """Answers a conversation of {"role": ..., "content": ...}, or several. `template` goes to
-        the model's chat template: tools, add_generation_prompt, and what the template knows."""
+        """Answers a conversation of {"role": ..., "content": ...}, or several. `tools`: functions
+        as OpenAI has them, `tool_choice` is "auto", "none", "required" or the name of one.
+        `template` goes to the model's chat template: add_generation_prompt, and what it knows."""
         if isinstance(messages, str):
             raise BadRequest('it is a text, give [{"role": "user", "content": ...}]', "messages")
         chats: Any = [messages] if _is_chat(messages) else messages
-        prompts = [self._ids_of(chat, **template) for chat in chats]
-        completions = self._complete(prompts, params, progress=progress)
+        offered = read_tools(tools, tool_choice)
+        completions = self._complete(
+            list(chats), params, progress=progress, tools=offered, **template
+        )
         return completions[0] if _is_chat(messages) else completions
 
     def stream(
-        self, prompt: Text | Chat, params: SamplingParams | None = None, **template: Any
+        self,
+        prompt: Text | Messages,
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str = "auto",
+        **template: Any,
     ) -> Stream:
-        """The answer to one prompt (a text, token ids or a conversation) as it comes; several
-        streams may be read in turn. Raises BadRequest or QueueFull."""
-        return self._begin(self._request(self._ids_of(prompt, **template), params))
+        """The answer to one prompt (a text, token ids or a conversation, see `chat`) as it comes;
+        several streams may be read in turn. Raises BadRequest or QueueFull."""
+        offered = read_tools(tools, tool_choice)
+        return self._begin(self._asked(prompt, params, tools=offered, **template))
 
     def score(self, text: Text) -> tuple[TokenLogprob, ...]:
         """The logprob of every token but the first, given those before it."""
         params = SamplingParams(max_tokens=1, prompt_logprobs=0)
-        (scored,) = self._complete([self._ids_of(text)], params, progress=False)
+        (scored,) = self._complete([text], params, progress=False)
         return scored.prompt_logprobs
 
     def close(self) -> None:
@@ -236,45 +268,64 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ids_of(self, prompt: Text | Chat, **template: Any) -> tuple[int, ...]:
-        if isinstance(prompt, str):
-            return tuple(self.tokenizer.prompt_ids(prompt))
-        if _is_chat(prompt):
-            return tuple(self.tokenizer.chat_ids(prompt, **template))
-        token_ids: Any = prompt
-        return tuple(index(token_id) for token_id in token_ids)  # NumPy's integers too
-
-    def _request(self, prompt_ids: tuple[int, ...], params: SamplingParams | None) -> Request:
-        request = Request(next(self._ids), prompt_ids, params or SamplingParams())
+    def _asked(self, prompt: Text | Messages, params: SamplingParams | None, **chat: Any) -> _Asked:
+        params = params or SamplingParams()
+        self.engine.compile(params)  # by itself first: what is wrong with it is told of it
+        written = self._written(prompt, params.constraint, **chat)
+        held = params.held_to(written.grammar)
+        request = Request(next(self._ids), written.ids, held, reading=written.reading)
         self.engine.check(request)
-        return request
+        return _Asked(request, is_json=params.schema is not None)
+
+    def _written(
+        self,
+        prompt: Text | Messages,
+        answer: Grammar | None,
+        tools: Tools | None = None,
+        **template: Any,
+    ) -> Prompt:
+        if _is_chat(prompt):
+            chat = Chat(read_messages(prompt), tools)
+            return self.engine.chat_format.prompt(chat, answer, **template)
+        if tools is not None or template:
+            name = "tools" if tools is not None else min(template)
+            raise BadRequest("only conversations have it, leave it out", name)
+        if isinstance(prompt, str):
+            return Prompt(tuple(self.tokenizer.prompt_ids(prompt)), None, answer)
+        token_ids: Any = prompt
+        return Prompt(tuple(map(index, token_ids)), None, answer)  # NumPy's integers too
 
     def _complete(
-        self, prompts: Sequence[tuple[int, ...]], params: Params, *, progress: bool | None
+        self,
+        prompts: Sequence[Text | Messages],
+        params: Params,
+        *,
+        progress: bool | None,
+        **chat: Any,
     ) -> list[Completion]:
         each = _one_each(params, len(prompts))
-        requests = deque(map(self._request, prompts, each))
+        asked = deque(self._asked(*pair, **chat) for pair in zip(prompts, each, strict=True))
         streams: list[Stream] = []
         is_shown = len(prompts) > FEW and sys.stderr.isatty() if progress is None else progress
         with _bar(len(prompts), is_shown=is_shown) as show:
-            while requests or not all(stream.is_finished for stream in streams):
-                self._begin_some(requests, streams)
+            while asked or not all(stream.is_finished for stream in streams):
+                self._begin_some(asked, streams)
                 self._advance()
                 show(streams)
         return [stream.completion for stream in streams]
 
-    def _begin_some(self, requests: deque[Request], streams: list[Stream]) -> None:
+    def _begin_some(self, asked: deque[_Asked], streams: list[Stream]) -> None:
         """As many as the engine's queue takes."""
         try:
-            while requests:
-                streams.append(self._begin(requests[0]))
-                requests.popleft()
+            while asked:
+                streams.append(self._begin(asked[0]))
+                asked.popleft()
         except QueueFull:
             return
 
-    def _begin(self, request: Request) -> Stream:
-        self.engine.add(request)
-        stream = self._streams[request.id] = Stream(self, request)
+    def _begin(self, asked: _Asked) -> Stream:
+        self.engine.add(asked.request)
+        stream = self._streams[asked.request.id] = Stream(self, asked)
         return stream
 
     def _advance(self) -> None:
@@ -290,7 +341,7 @@ def _is_text(prompts: object) -> TypeGuard[Text]:
     return isinstance(prompts, str) or isinstance(_first(prompts), int)
 
 
-def _is_chat(prompt: object) -> TypeGuard[Chat]:
+def _is_chat(prompt: object) -> TypeGuard[Messages]:
     return isinstance(_first(prompt), Message | Mapping)
 
 

@@ -13,7 +13,7 @@ from octavo.engine.dialect import Spelling
 from octavo.engine.reader import Part, Reader, Said, Thought
 from octavo.engine.text import Characters, Stops
 from octavo.loader.tokenizer import Tokenizer
-from octavo.types import CallDelta, Delta, Reading
+from octavo.types import CallDelta, Delta, Reading, TokenLogprob
 
 
 class ReplyStream:
@@ -85,9 +85,13 @@ class ReplyStream:
         return kept
 
 
-def deltas(parts: Sequence[Part]) -> list[Delta]:
-    """As few as keep the order, one at least; they name no tokens."""
-    told = [Delta("", ())]
+def deltas(
+    parts: Sequence[Part],
+    token_ids: tuple[int, ...] = (),
+    logprobs: tuple[TokenLogprob, ...] = (),
+) -> list[Delta]:
+    """As few as keep the order, one at least; the first has the tokens."""
+    told = [Delta("", token_ids, logprobs)]
     for part in parts:
         last = told[-1]
         match part:

@@ -13,7 +13,9 @@ from collections.abc import Iterable
 
 from octavo.engine.argument_grammar import arguments_rules, opening
 from octavo.engine.dialect import Spelling
+from octavo.errors import BadRequest
 from octavo.grammar.fronts.reply import write
+from octavo.registry import entry
 from octavo.types import Grammar, Reading, Tools
 
 _SPACE = r"[ \t\r\n]*"
@@ -22,11 +24,16 @@ _SPACE = r"[ \t\r\n]*"
 def reply_grammar(
     spelling: Spelling, tools: Tools | None, reading: Reading, answer: Grammar | None
 ) -> Grammar:
-    """`answer`: what the text must be. Raises BadRequest for a schema that the dialect's notation
-    has no words for."""
+    """`answer`: what the text must be. Where calls are required there is none: a schema, which
+    clients send with every turn, then says nothing, and all else is refused by name. Raises
+    BadRequest, also for a tool's schema that the dialect's notation has no words for."""
+    if tools is not None and tools.is_required and answer is not None:
+        if answer.kind != "json_schema":
+            problem = "the answer must be calls of tools, so no text can match it: leave one out"
+            raise BadRequest(problem, entry("octavo.grammar.fronts", answer.kind).FIELD)
+        answer = None
     writer = _Writer(spelling, tools, reading, is_free=answer is None)
-    needs_answer = answer if tools is None or not tools.is_required else None
-    return write("\n".join(writer.rules()) + "\n", needs_answer)
+    return write("\n".join(writer.rules()) + "\n", answer)
 
 
 class _Writer:

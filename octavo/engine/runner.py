@@ -130,19 +130,23 @@ def _sample(
     outcomes: Sequence[Outcome],
     held: Mapping[str, Held],
 ) -> None:
-    places = [i for i, want in enumerate(block) if want.target is None]
-    masks = {i: held.get(outcomes[block[i].chunk].chunk.sequence.id) for i in places}
-    for i, mask in masks.items():
+    places: list[int] = []
+    rows: list[Row] = []
+    for i, want in enumerate(block):
+        if want.target is not None:
+            continue
+        outcome = outcomes[want.chunk]
+        mask = held.get(outcome.chunk.sequence.id)
         if mask is not None and mask.mask is None:
-            outcome = outcomes[block[i].chunk]
             outcome.error, outcome.is_late = mask.error, mask.error is None
-            places.remove(i)
+        else:
+            places.append(i)
+            rows.append(_row(outcome.chunk, mask))
     if not places:
         return
     lines = logits if len(places) == len(block) else _lines(logits, places)
-    ends = [outcomes[block[i].chunk] for i in places]
-    rows = [_row(outcomes[block[i].chunk].chunk, masks[i]) for i in places]
-    for outcome, sampled in zip(ends, sample(lines, rows), strict=True):
+    for i, sampled in zip(places, sample(lines, rows), strict=True):
+        outcome = outcomes[block[i].chunk]
         outcome.sampled = sampled
         if sampled is None:
             outcome.error = NOT_NUMBERS

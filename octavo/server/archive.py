@@ -4,7 +4,7 @@ Owns the table `responses`: those that are over, and those that run in the backg
 be begun anew. Knows neither HTTP nor what runs. All of it may wait for the disk: call it beside the
 event loop.
 
-    open ─▶ [ queued: its body, its owner ] ─close─▶ [ over: its events ] ─▶ a month, or less
+    open ─▶ [ queued: its body, its claim ] ─close─▶ [ over: its events ] ─▶ a month, or less
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from octavo.server.state import State
 from octavo.types import Json
 
 KEPT_SECONDS = 30 * 24 * 3600  # as OpenAI keeps them
-MAX_BYTES = 1 << 30  # of all of them; the oldest go first
+MAX_BYTES = 1 << 30  # of one tenant; the oldest go first
 PRUNED_EVERY = MAX_BYTES // 64  # bytes written
 
 
@@ -57,9 +57,13 @@ class Archive:
             connection.execute(
                 # What is large comes last: who looks for the rest does not read through it.
                 "CREATE TABLE IF NOT EXISTS responses (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, "
-                "created INTEGER NOT NULL, model TEXT NOT NULL, previous TEXT, owner TEXT, "
+                "created INTEGER NOT NULL, model TEXT NOT NULL, previous TEXT, claim TEXT, "
                 "size INTEGER NOT NULL, items BLOB NOT NULL, response BLOB NOT NULL, events BLOB, "
                 "body BLOB)"
+            )
+            connection.execute(  # those that run: few, and looked for often
+                "CREATE INDEX IF NOT EXISTS running ON responses (model, claim) "
+                "WHERE claim IS NOT NULL"
             )
             self._prune(connection)
 
@@ -109,36 +113,37 @@ class Archive:
         return said
 
     def orphans(self, model: str) -> list[Orphan]:
-        """Those of processes that have ended: from now on they are this one's."""
-        sql = "SELECT * FROM responses WHERE owner IS NOT NULL AND model = ? ORDER BY created"
-        rows = self._state.rows(sql, model)
-        gone = [row for row in rows if not self._claim.lives(row["owner"])]
+        """Those of processes that have ended: from now on they are this one's. Costs next to
+        nothing where there are none."""
+        own = self._claim.name
+        sql = "SELECT DISTINCT claim FROM responses WHERE model = ? AND claim <> ?"
+        others = [row["claim"] for row in self._state.rows(sql, model, own)]
+        dead = [claim for claim in others if not self._claim.lives(claim)]
+        if not dead:
+            return []
         with self._state.change() as connection:
-            sql = "UPDATE responses SET owner = ? WHERE id = ? AND owner = ?"
-            taken = [
-                row
-                for row in gone
-                if connection.execute(sql, [self._claim.name, row["id"], row["owner"]]).rowcount
-            ]
-        return [Orphan(*(row[name] for name in Orphan.__slots__)) for row in taken]
+            sql = "UPDATE responses SET claim = ? WHERE model = ? AND claim = ? RETURNING *"
+            rows = [row for claim in dead for row in connection.execute(sql, [own, model, claim])]
+        rows.sort(key=lambda row: row["created"])
+        return [Orphan(*(row[name] for name in Orphan.__slots__)) for row in rows]
 
     def release(self) -> None:
         """This process ends: what it has not closed is an orphan."""
         self._claim.release()
 
-    def _write(self, record: Record, owner: str | None) -> None:
+    def _write(self, record: Record, claim: str | None) -> None:
         events = zlib.compress(b"\n".join(record.events)) if record.events else None
         items = msgspec.json.encode(record.items)
-        body = record.body if owner else None
+        body = record.body if claim else None
         size = len(record.response) + len(items) + len(events or b"") + len(body or b"")
         head = [record.id, record.tenant, record.created, record.model, record.previous]
         with self._state.change() as connection:
             connection.execute(
                 "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET response = excluded.response, "
-                "events = excluded.events, body = NULL, owner = NULL, size = excluded.size "
-                "WHERE owner IS NOT NULL",
-                [*head, owner, size, items, record.response, events, body],
+                "events = excluded.events, body = NULL, claim = NULL, size = excluded.size "
+                "WHERE claim IS NOT NULL",
+                [*head, claim, size, items, record.response, events, body],
             )
             self._unpruned += size
             if self._unpruned > PRUNED_EVERY:
@@ -150,8 +155,8 @@ class Archive:
         connection.execute(sql, [time.time() - KEPT_SECONDS])
         connection.execute(
             "DELETE FROM responses WHERE id IN (SELECT id FROM (SELECT id, SUM(size) OVER "
-            "(ORDER BY created DESC, id) AS newer FROM responses WHERE owner IS NULL) "
-            "WHERE newer > ?)",
+            "(PARTITION BY tenant ORDER BY created DESC, id) AS newer FROM responses "
+            "WHERE claim IS NULL) WHERE newer > ?)",
             [MAX_BYTES],
         )
 

@@ -40,6 +40,10 @@ class Problem:
     param: str | None = None
 
 
+def input_lost(advice: str) -> Problem:
+    return Problem("input_lost", f"the input is gone from the server's disk: {advice}")
+
+
 class BadLine(Exception):
     def __init__(self, code: str, message: str, line: int, param: str | None = None) -> None:
         super().__init__(message)
@@ -63,7 +67,8 @@ def lines(path: Path, endpoint: str) -> Iterator[Line]:
 
 
 def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
-    """How many lines there are, and what is wrong with them. Takes about a second for 50,000."""
+    """How many lines there are, and what is wrong with them. Takes about a second for 50,000.
+    Raises FileNotFoundError."""
     problems: list[Problem] = []
     seen: dict[str, int] = {}
     count = 0

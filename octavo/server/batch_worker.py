@@ -11,8 +11,10 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -20,7 +22,7 @@ from uuid import uuid4
 import msgspec
 
 from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed, Unauthorized
-from octavo.server.batch_lines import Line, answered, check, lines
+from octavo.server.batch_lines import Line, answered, check, input_lost
 from octavo.server.batches import LIVE, Batch, Batches, Result
 from octavo.server.calls import Answer, Reply
 from octavo.server.desk import Desk, Dialect, answers, dialects
@@ -35,6 +37,7 @@ GLANCE = 1.0  # seconds from one look at the batches to the next; other processe
 AHEAD = 4  # lines beyond what runs in a step, so that none is missing while a result is stored
 PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds until a line that found no room asks again
 AFTER_FAILURE = 30.0  # seconds until a batch that something went wrong with is taken up again
+NUM_THREADS = 4  # of its own, for all batches: the other threads are for whoever asks now
 
 T = TypeVar("T")
 
@@ -55,8 +58,10 @@ class BatchWorker:
         self._news = asyncio.Event()
         self._halts: dict[str, asyncio.Event] = {}  # of the batches that have a task
         self._tasks: set[asyncio.Task[None]] = set()
-        self._validating = asyncio.Lock()  # one at a time: threads are few, and others want them
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by owner
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "batches")
+        # One at a time: what takes long leaves threads to others.
+        self._validating, self._preparing = asyncio.Lock(), asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by tenant
 
     def wake(self) -> None:
         """There is a new batch, or one to cancel."""
@@ -65,13 +70,14 @@ class BatchWorker:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """At its end what runs is cut off."""
-        task = asyncio.create_task(self._work())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        with self._threads:
+            task = asyncio.create_task(self._work())
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def _work(self) -> None:
         """One process at a time does, for each model: the file's lock goes with the process."""
@@ -80,7 +86,7 @@ class BatchWorker:
             while not _is_locked(lock.fileno()):
                 await asyncio.sleep(GLANCE)
             try:
-                await _in_thread(self._clear_up)
+                await self._in_thread(self._clear_up)
                 while True:
                     self._news.clear()
                     await self._look()
@@ -98,7 +104,7 @@ class BatchWorker:
 
     async def _look(self) -> None:
         try:
-            live = await _in_thread(self._live)
+            live = await self._in_thread(self._live)
         except Exception:
             logger.exception("batches could not be looked at")
             return
@@ -117,10 +123,10 @@ class BatchWorker:
         model, gate = self._desk.engine.name, self._desk.gate
         for batch in self._batches.live(model):
             try:
-                gate.key(batch.owner)
+                gate.key(batch.tenant)
             except Unauthorized:
                 with suppress(BadRequest):  # it is nearly over
-                    self._batches.cancel(batch.owner, batch.id)
+                    self._batches.cancel(batch.tenant, batch.id)
         return self._batches.live(model)
 
     async def _bring_to_its_end(self, batch: Batch) -> None:
@@ -130,12 +136,12 @@ class BatchWorker:
                 match batch.status:
                     case "validating":
                         async with self._validating:
-                            await _in_thread(self._validate, batch)
+                            await self._in_thread(self._validate, batch)
                     case "in_progress":
                         is_late = await self._run(batch, self._halts[batch.id])
-                        await _in_thread(self._batches.conclude, batch.id, is_late=is_late)
+                        await self._in_thread(self._batches.conclude, batch.id, is_late=is_late)
                     case _:
-                        await _in_thread(self._batches.finish, batch.id)
+                        await self._in_thread(self._batches.finish, batch.id)
         except Exception:
             logger.exception("batch %s is taken up again later", batch.id)
             await asyncio.sleep(AFTER_FAILURE)
@@ -143,10 +149,13 @@ class BatchWorker:
             del self._halts[batch.id]
 
     async def _now(self, batch: Batch) -> Batch:
-        return await _in_thread(self._batches.find, batch.owner, batch.id)
+        return await self._in_thread(self._batches.find, batch.tenant, batch.id)
 
     def _validate(self, batch: Batch) -> None:
-        num_lines, problems = check(self._batches.input(batch.id), batch.endpoint)
+        try:
+            num_lines, problems = check(self._batches.input(batch.id), batch.endpoint)
+        except FileNotFoundError:
+            problems = [input_lost("send it again")]
         if problems:
             self._batches.refuse(batch.id, problems)
         else:
@@ -166,11 +175,8 @@ class BatchWorker:
             await _ended({work, halted})
 
     async def _run_lines(self, batch: Batch) -> None:
-        async with self._turns[batch.owner]:
-            recorded = await _in_thread(self._batches.recorded, batch.id)
-            path = self._batches.input(batch.id)
-            left = (ln for ln in lines(path, batch.endpoint) if ln.number not in recorded)
-            reading = asyncio.Lock()
+        async with self._turns[batch.tenant]:
+            left, reading = self._batches.lines_left(batch), asyncio.Lock()
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._desk.engine.max_running + AHEAD):
                     group.create_task(self._run_some(batch, left, reading))
@@ -178,11 +184,11 @@ class BatchWorker:
     async def _run_some(self, batch: Batch, left: Iterator[Line], reading: asyncio.Lock) -> None:
         while True:
             async with reading:
-                line = await _in_thread(next, left, None)
+                line = await self._in_thread(next, left, None)
             if line is None:
                 return
             result = await self._result(batch, line)
-            await _in_thread(self._batches.record, batch.id, result)
+            await self._in_thread(self._batches.record, batch.id, result)
 
     async def _result(self, batch: Batch, line: Line) -> Result:
         dialect, request_id = self._dialects[batch.endpoint], f"req_{uuid4().hex}"
@@ -207,7 +213,8 @@ class BatchWorker:
     ) -> tuple[Reply, dict[str, Any]]:
         """And what to name in the line of the output."""
         key = await self._key(batch)
-        reply = await self._responses.read(dialect, line.body, key)
+        async with self._preparing:
+            reply = await self._responses.read(dialect, line.body, key)
         thread = reply.call.thread
         for field, is_asked in (
             ("stream", reply.call.stream),
@@ -238,7 +245,7 @@ class BatchWorker:
         """As it is now. Waits where it was revoked: the batch is halted soon."""
         while True:
             with suppress(Unauthorized):
-                return await _in_thread(self._desk.gate.key, batch.owner)
+                return await self._in_thread(self._desk.gate.key, batch.tenant)
             await asyncio.sleep(LONGEST_PAUSE)
 
     async def _ask(
@@ -257,7 +264,18 @@ class BatchWorker:
             said = await answers(reply, running)
         finally:
             await running.close()
-        return await _in_thread(dialect.whole, reply, said), _tokens(reply, said)
+        return await self._in_thread(dialect.whole, reply, said), _tokens(reply, said)
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Beside the event loop; also who is cancelled waits for its end, so that nothing goes on
+        behind the caller's back."""
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads, partial(function, *arguments, **named))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
 
 
 def _seeded(reply: Reply, batch: Batch, line: Line) -> Reply:
@@ -273,11 +291,12 @@ def _tokens(reply: Reply, said: list[Answer]) -> dict[str, int]:
     """A prompt counts once, however many answer it."""
     ends = [answer.end.usage for answer in said]
     firsts = ends[:: reply.call.n]
-    heard = 0 if reply.call.silent else sum(usage.completion_tokens for usage in ends)
+    heard = [] if reply.call.silent else ends
     return {
         "input_tokens": sum(usage.prompt_tokens for usage in firsts),
         "cached_tokens": sum(usage.cached_tokens for usage in firsts),
-        "output_tokens": heard,
+        "output_tokens": sum(usage.completion_tokens for usage in heard),
+        "reasoning_tokens": sum(usage.reasoning_tokens for usage in heard),
     }
 
 
@@ -288,6 +307,7 @@ def _tokens_told(body: bytes) -> dict[str, int]:
         "input_tokens": usage["input_tokens"],
         "cached_tokens": usage["input_tokens_details"]["cached_tokens"],
         "output_tokens": usage["output_tokens"],
+        "reasoning_tokens": usage["output_tokens_details"]["reasoning_tokens"],
     }
 
 
@@ -297,17 +317,6 @@ def _is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    """Beside the event loop; also who is cancelled waits for its end, so that nothing goes on
-    behind the caller's back."""
-    task = asyncio.create_task(asyncio.to_thread(function, *arguments, **named))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:

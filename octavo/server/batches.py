@@ -14,6 +14,7 @@ Only a batch in progress takes results, one a line.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from sqlite3 import Connection, Row
@@ -23,15 +24,16 @@ from uuid import uuid4
 import msgspec
 
 from octavo.errors import BadRequest, RateLimited, UnknownName
-from octavo.server.batch_lines import Line, Problem, lines, unanswered
+from octavo.server.batch_lines import Line, Problem, input_lost, lines, unanswered
 from octavo.server.files import DAY, File, Files
 from octavo.server.lists import Page, rows_of
 from octavo.server.state import State, insert
 
 WINDOW = DAY  # seconds that a batch may take
-MOST_AT_A_TIME = 100  # of one owner, before they are over
+MOST_AT_A_TIME = 100  # of one tenant, before they are over
 MANY = 256  # results that are held while a file is written
 _WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
+_TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
 Status: TypeAlias = Literal[
     "validating",
@@ -46,14 +48,14 @@ Status: TypeAlias = Literal[
 LIVE = ("validating", "in_progress", "finalizing", "cancelling")
 _IS_LIVE = f"status IN {LIVE}"
 _COLUMNS = """
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL,
     input_file_id TEXT NOT NULL, metadata TEXT, output_seconds INTEGER, status TEXT NOT NULL,
     created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, in_progress_at INTEGER,
     finalizing_at INTEGER, completed_at INTEGER, failed_at INTEGER, expired_at INTEGER,
     cancelling_at INTEGER, cancelled_at INTEGER, problems TEXT, output_file_id TEXT,
     error_file_id TEXT, num_lines INTEGER NOT NULL, num_completed INTEGER NOT NULL,
     num_failed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL
+    output_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL
 """
 
 
@@ -62,7 +64,7 @@ class Batch:
     """Times are seconds since the epoch."""
 
     id: str
-    owner: str  # id of a key; "": nobody in particular
+    tenant: str  # id of a key; "": nobody in particular
     model: str  # whose server does the work
     endpoint: str
     input_file_id: str
@@ -87,6 +89,7 @@ class Batch:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0  # of these, in thoughts
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Result:
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0  # of these, in thoughts
 
 
 class Batches:
@@ -120,11 +124,11 @@ class Batches:
         """`keep`: seconds that its files are kept. Raises RateLimited, and UnknownName where the
         file has just gone."""
         now, id = int(time.time()), f"batch_{uuid4().hex}"
-        asked = (file.owner, model, endpoint, file.id, metadata, keep)
+        asked = (file.tenant, model, endpoint, file.id, metadata, keep)
         begun = Batch(id, *asked, "validating", created_at=now, expires_at=now + WINDOW)
         with self._state.change() as connection:
-            sql = f"SELECT COUNT(*) FROM batches WHERE owner = ? AND {_IS_LIVE}"
-            (count,) = connection.execute(sql, [file.owner]).fetchone()
+            sql = f"SELECT COUNT(*) FROM batches WHERE tenant = ? AND {_IS_LIVE}"
+            (count,) = connection.execute(sql, [file.tenant]).fetchone()
             if count >= MOST_AT_A_TIME:
                 raise RateLimited("batches at a time", count, MOST_AT_A_TIME, None)
             insert(connection, "batches", asdict(begun))
@@ -137,15 +141,15 @@ class Batches:
     def input(self, id: str) -> Path:
         return self.folder / f"{id}.jsonl"
 
-    def find(self, owner: str, id: str) -> Batch:
+    def find(self, tenant: str, id: str) -> Batch:
         """Raises UnknownName, also for what is another's."""
         return _found(
-            self._state.rows("SELECT * FROM batches WHERE id = ? AND owner = ?", id, owner), id
+            self._state.rows("SELECT * FROM batches WHERE id = ? AND tenant = ?", id, tenant), id
         )
 
-    def page(self, owner: str, page: Page) -> tuple[list[Batch], bool]:
+    def page(self, tenant: str, page: Page) -> tuple[list[Batch], bool]:
         """And whether there are more. Raises BadRequest."""
-        rows, has_more = rows_of(self._state, "batches", page, owner=owner)
+        rows, has_more = rows_of(self._state, "batches", page, tenant=tenant)
         return [_batch(row) for row in rows], has_more
 
     def live(self, model: str) -> list[Batch]:
@@ -153,19 +157,18 @@ class Batches:
         sql = f"SELECT * FROM batches WHERE model = ? AND {_IS_LIVE} ORDER BY rowid"
         return [_batch(row) for row in self._state.rows(sql, model)]
 
-    def cancel(self, owner: str, id: str) -> Batch:
+    def cancel(self, tenant: str, id: str) -> Batch:
         """Raises UnknownName, and BadRequest for one that is over, or nearly."""
-        self.find(owner, id)
+        self.find(tenant, id)
         self._turn(id, "cancelling", ("validating", "in_progress"))
-        batch = self.find(owner, id)
+        batch = self.find(tenant, id)
         if batch.status not in ("cancelling", "cancelled"):
             raise BadRequest(f"it is {batch.status}: nothing is left to cancel", "status")
         return batch
 
     def refuse(self, id: str, problems: Sequence[Problem]) -> None:
         """The input is none."""
-        said = msgspec.json.encode(problems).decode()
-        self._turn(id, "failed", ("validating",), problems=said)
+        self._turn(id, "failed", ("validating",), problems=_said(problems))
         self.input(id).unlink(missing_ok=True)
 
     def accept(self, id: str, num_lines: int) -> None:
@@ -180,15 +183,12 @@ class Batches:
     def record(self, id: str, result: Result) -> None:
         """For good; nothing where the batch is no longer in progress."""
         row = {"batch": id, "line": result.line, "is_success": result.is_success}
-        count = "num_completed" if result.is_success else "num_failed"
+        counts = {"num_completed" if result.is_success else "num_failed": 1}
+        counts |= {column: getattr(result, column) for column in _TOKENS}
+        sums = ", ".join(f"{column} = {column} + ?" for column in counts)
         with self._state.change() as connection:
-            sql = (
-                f"UPDATE batches SET {count} = {count} + 1, input_tokens = input_tokens + ?, "
-                "cached_tokens = cached_tokens + ?, output_tokens = output_tokens + ? "
-                "WHERE id = ? AND status = 'in_progress'"
-            )
-            tokens = [result.input_tokens, result.cached_tokens, result.output_tokens]
-            if connection.execute(sql, [*tokens, id]).rowcount:
+            sql = f"UPDATE batches SET {sums} WHERE id = ? AND status = 'in_progress'"
+            if connection.execute(sql, [*counts.values(), id]).rowcount:
                 insert(connection, "batch_results", row | {"entry": result.entry})
 
     def recorded(self, id: str) -> set[int]:
@@ -196,42 +196,54 @@ class Batches:
         sql = "SELECT line FROM batch_results WHERE batch = ?"
         return {row["line"] for row in self._state.rows(sql, id)}
 
+    def lines_left(self, batch: Batch) -> Iterator[Line]:
+        """The lines without a result; none where the input is gone, as the end will tell."""
+        recorded = self.recorded(batch.id)
+        with suppress(FileNotFoundError):
+            for line in lines(self.input(batch.id), batch.endpoint):
+                if line.number not in recorded:
+                    yield line
+
     def finish(self, id: str) -> None:
         """From finalizing or cancelling to the end: the files are there, the results gone, or all
-        is as before. What has no result is in the error file."""
-        batch = self._get(id)
+        is as before. What has no result is in the error file, or where the input is gone a
+        problem."""
+        batch, has_input = self._get(id), self.input(id).exists()
+        num_left = batch.num_lines - batch.num_completed - batch.num_failed
+        asking = f"ask again for the {num_left} lines without a result"
+        lost = {} if has_input or not num_left else {"problems": _said([input_lost(asking)])}
         with self._files.draft() as output, self._files.draft() as errors:
-            num_left = 0
-            for result, is_left in self._results(batch):
-                num_left += is_left
+            for result in self._results(batch) if has_input else self._recorded(id):
                 (output if result.is_success else errors).contents.write(result.entry)
             written = {
-                field: draft.file(batch.owner, f"{id}_{name}", "batch_output", batch.output_seconds)
+                field: draft.file(
+                    batch.tenant, f"{id}_{name}", "batch_output", batch.output_seconds
+                )
                 for (field, name), draft in zip(_WRITTEN.items(), (output, errors), strict=True)
                 if draft.contents.tell()
             }
+            ids = {field: file.id for field, file in written.items()}
             with self._state.change() as connection:
                 for file in written.values():
                     self._files.insert(connection, file)
                 connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
-                ids = {field: file.id for field, file in written.items()}
                 counts = {"num_failed": batch.num_failed + num_left}
-                _turn(connection, id, _end(batch), (batch.status,), **ids, **counts)
+                _turn(connection, id, _end(batch), (batch.status,), **counts, **ids, **lost)
             output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
         self.input(id).unlink(missing_ok=True)
 
-    def _results(self, batch: Batch) -> Iterator[tuple[Result, bool]]:
-        """In the order of lines; True: the line was left undone."""
+    def _results(self, batch: Batch) -> Iterator[Result]:
+        """In the order of lines, one for each."""
         if batch.in_progress_at is None:
             return
         recorded = self._recorded(batch.id)
         result = next(recorded, None)
         for line in lines(self.input(batch.id), batch.endpoint):
             if result and result.line == line.number:
-                yield result, False
+                yield result
                 result = next(recorded, None)
             else:
-                yield Result(line.number, is_success=False, entry=_undone(batch, line)), True
+                yield Result(line.number, is_success=False, entry=_undone(batch, line))
 
     def _recorded(self, id: str) -> Iterator[Result]:
         sql = (
@@ -288,6 +300,10 @@ def _undone(batch: Batch, line: Line) -> bytes:
         return unanswered(line, "batch_cancelled", "the batch was cancelled before this line ran")
     problem = f"the line did not run within {WINDOW // 3600} hours: ask for it again"
     return unanswered(line, "batch_expired", problem)
+
+
+def _said(problems: Sequence[Problem]) -> str:
+    return msgspec.json.encode(problems).decode()
 
 
 def _found(rows: Sequence[Row], id: str) -> Batch:

@@ -107,6 +107,19 @@ def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where:
             raise BadRequest(f"not served yet, leave it out or give {accepted}", where + name)
 
 
+def check_fields(
+    given: Struct, where: str, kind: str, required: Iterable[str], others: Iterable[str] = ()
+) -> None:
+    """`where` it stands, up to the dot, and what `kind` of thing it is. Raises BadRequest where it
+    lacks a field that such a one needs, or has one that it cannot have and that would be lost."""
+    for name in given.__struct_fields__:
+        if getattr(given, name) is None:
+            if name in required:
+                raise BadRequest("it is required", where + name)
+        elif name not in ("type", *required, *others):
+            raise BadRequest(f"{kind} has none, leave it out", where + name)
+
+
 def _too_large(raw: bytes) -> BadRequest:
     field, number = _huge_number(raw) or (None, "a number")
     return BadRequest(f"{number[:40]} is larger than any float, give a smaller number", field)

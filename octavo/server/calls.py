@@ -1,9 +1,10 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from octavo.engine.tools import calls_of
 from octavo.errors import CapacityError, StepFailed, TimedOut
 from octavo.server.bodies import Unknown
 from octavo.types import (
@@ -11,6 +12,7 @@ from octavo.types import (
     Delta,
     Event,
     Finished,
+    Grammar,
     Json,
     PromptScored,
     Reading,
@@ -78,6 +80,7 @@ class Reply:
     prompt_ids: tuple[tuple[int, ...], ...]
     tokenizer: Tokenizer
     reading: Reading | None = None  # how its answers are told apart
+    grammar: Grammar | None = None  # what they are held to, calls and thoughts included
 
     @property
     def num_choices(self) -> int:
@@ -106,23 +109,12 @@ def fold(events: Iterable[Event]) -> Answer:
     return Answer(
         text="".join(delta.text for delta in deltas),
         reasoning="".join(delta.reasoning for delta in deltas),
-        calls=_calls(deltas),
+        calls=calls_of(deltas),
         logprobs=tuple(token for delta in deltas for token in delta.logprobs),
         prompt_logprobs=tuple(token for part in scored for token in part.logprobs),
         end=completed(end),
         deltas=tuple(deltas),
     )
-
-
-def _calls(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
-    calls: dict[int, ToolCall] = {}
-    for part in (part for delta in deltas for part in delta.calls):
-        if part.id is not None and part.name is not None:
-            calls[part.index] = ToolCall(part.id, part.name, part.arguments)
-        else:
-            begun = calls[part.index]
-            calls[part.index] = replace(begun, arguments=begun.arguments + part.arguments)
-    return tuple(calls.values())
 
 
 def says(delta: Delta) -> bool:

@@ -9,7 +9,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol, cast
 from uuid import uuid4
@@ -24,7 +24,7 @@ from octavo.server.gate import ANSWER, Gate, priority
 from octavo.server.journal import Journal
 from octavo.server.keys import Key
 from octavo.server.running import Engine, Running, check_model
-from octavo.types import Chat, Event, Json, Request, SamplingParams
+from octavo.types import Chat, Event, Json, Request, SamplingParams, Tool
 
 PROTOCOLS = "octavo.server.protocols"  # what generates
 
@@ -58,31 +58,55 @@ class Desk:
         written = [self._written(prompt, call.params) for prompt in call.prompts]
         first = written[0]  # a chat is alone
         return Reply(
-            call=replace(call, params=call.params.held_to(first.grammar)),
+            call=call,
             id=dialect.PREFIX + uuid4().hex,
             created=int(time.time()),
             fingerprint=self.engine.fingerprint,
             prompt_ids=tuple(one.ids for one in written),
             tokenizer=self.engine.tokenizer,
             reading=first.reading,
+            grammar=first.grammar,
         )
 
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
-        tenant = key.id if key else ""
-        with _worded_for(reply.call):
-            kept = await self.engine.prepare(reply.call.params)
-            requests = _requests(reply, key, in_background=in_background)
+        kept = await self._compile(reply)
+        requests = _requests(reply, key, in_background=in_background)
+        try:
             grant = self.gate.admit(key, reply, in_background=in_background)
             running = await Running.begin(self.engine, requests, grant)
+        except BadRequest as error:
+            raise _worded(reply.call, error) from None
         del kept  # the engine has it now
+        tenant = key.id if key else ""
         try:
             running.listener = self.journal.open(reply, tenant, in_background=in_background)
         except BaseException:
             await running.close()
             raise
         return running
+
+    async def _compile(self, reply: Reply) -> object:
+        """What the engine makes of grammars before it takes the call; to be kept until then. What
+        the text must be comes first, by itself: so what is wrong with it is told of it, also where
+        the answer will be calls and no text."""
+        asked = reply.call.params
+        held = asked.held_to(reply.grammar)
+        each = (asked,) if held is asked else (asked, held)
+        try:
+            return [await self.engine.prepare(params) for params in each]
+        except BadRequest as error:
+            raise await self._blamed(reply.call, error) from None
+
+    async def _blamed(self, call: Call, error: BadRequest) -> BadRequest:
+        """In the caller's words, and of one tool where its schema is at fault by itself."""
+        for tool in _tools(call) if error.field == "tools" else ():
+            try:
+                await self.engine.prepare(SamplingParams(schema=tool.parameters))
+            except BadRequest as its_own:
+                return BadRequest(its_own.problem, tool.field)
+        return _worded(call, error)
 
     def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
         field, answer = "prompt", params.constraint
@@ -120,15 +144,15 @@ class Desk:
         return since(starts[first]) if first < len(starts) else chat
 
 
-@contextmanager
-def _worded_for(call: Call) -> Iterator[None]:
-    """A parameter that is refused within has the name that the caller knows it by."""
-    try:
-        yield
-    except BadRequest as error:
-        if name := call.names.get(error.field or ""):
-            raise BadRequest(error.problem, name) from None
-        raise
+def _worded(call: Call, error: BadRequest) -> BadRequest:
+    """With the name that the caller knows the parameter by."""
+    return BadRequest(error.problem, error.field and call.names.get(error.field, error.field))
+
+
+def _tools(call: Call) -> Iterator[Tool]:
+    for prompt in call.prompts:
+        if isinstance(prompt, Chat) and prompt.tools:
+            yield from prompt.tools.all
 
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:
@@ -148,11 +172,12 @@ async def heard(reply: Reply, running: Running) -> list[list[Event]]:
 def _requests(reply: Reply, key: Key | None, *, in_background: bool) -> list[Request]:
     """Choice k of a prompt takes the prompt's seed + k, so that one seed tells all of them."""
     call, tenant = reply.call, key.id if key else ""
+    held = call.params.held_to(reply.grammar)
     requests: list[Request] = []
     for ids in reply.prompt_ids:
-        seed = secrets.randbits(32) if call.params.seed is None else call.params.seed
+        seed = secrets.randbits(32) if held.seed is None else held.seed
         for k in range(call.n):
-            params = replace(call.params, seed=(seed + k) % 2**64)
+            params = replace(held, seed=(seed + k) % 2**64)
             name = f"{reply.id}-{len(requests)}"
             requests.append(
                 Request(

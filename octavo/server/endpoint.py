@@ -100,8 +100,9 @@ class Told(Stream):
 
 async def numbered(
     frames: AsyncIterator[ServerSentEvent], start: int = 0
-) -> AsyncGenerator[ServerSentEvent, None]:
+) -> AsyncGenerator[bytes, None]:
+    """Each with its number for an id, as it is sent."""
     number = start
     async for one in frames:
-        yield ServerSentEvent(one.data, event=one.event, id=str(number), sep="\n")
+        yield b"id: %d\n" % number + one.encode()
         number += 1

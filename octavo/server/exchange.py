@@ -26,6 +26,7 @@ from octavo.errors import (
 )
 from octavo.server import replays
 from octavo.server.bodies import INLINE_BODY, TWICE, Body, Unknown, decode, holds_list
+from octavo.server.keys import tenant_of
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
@@ -139,9 +140,9 @@ class UnknownFields:
         return {"x-octavo-ignored": ", ".join(shown + more)}
 
 
-def owner(http: HttpRequest) -> str:
+def tenant(http: HttpRequest) -> str:
     """Whose things the caller may see; "": those of nobody in particular."""
-    return http.state.key.id if http.state.key else ""
+    return tenant_of(http.state.key)
 
 
 def asked(http: HttpRequest, shape: type[Body]) -> tuple[Body, dict[str, str]]:

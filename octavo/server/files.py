@@ -21,8 +21,8 @@ from octavo.server.lists import Page, rows_of
 from octavo.server.state import State, insert
 
 DAY = 24 * 3600  # seconds
-INPUTS_KEPT = 30 * DAY  # files for batches, unless their owner says otherwise
-MOST_BYTES = 20 << 30  # of one owner, before another file is refused
+INPUTS_KEPT = 30 * DAY  # files for batches, unless whoever sends them says otherwise
+MOST_BYTES = 20 << 30  # of one tenant, before another file is refused
 
 
 class ExpiresAfter(Struct):
@@ -35,7 +35,7 @@ class ExpiresAfter(Struct):
 @dataclass(frozen=True, slots=True)
 class File:
     id: str
-    owner: str  # id of a key; "": nobody in particular
+    tenant: str  # id of a key; "": nobody in particular
     name: str
     purpose: str  # batch, batch_output
     num_bytes: int
@@ -51,13 +51,13 @@ class Draft:
     contents: BinaryIO
     is_kept: bool = False  # a file has them
 
-    def file(self, owner: str, name: str, purpose: str, seconds: int | None) -> File:
+    def file(self, tenant: str, name: str, purpose: str, seconds: int | None) -> File:
         """The contents are safe on disk then. `seconds`: how long it is kept; None: for ever."""
         self.contents.flush()
         os.fsync(self.contents.fileno())
         now = int(time.time())
         expires = None if seconds is None else now + seconds
-        return File(self.id, owner, name, purpose, self.contents.tell(), now, expires)
+        return File(self.id, tenant, name, purpose, self.contents.tell(), now, expires)
 
 
 class Files:
@@ -67,7 +67,7 @@ class Files:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with state.change() as connection:
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, owner TEXT NOT NULL, "
+                "CREATE TABLE IF NOT EXISTS files (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, "
                 "name TEXT NOT NULL, purpose TEXT NOT NULL, num_bytes INTEGER NOT NULL, "
                 "created INTEGER NOT NULL, expires INTEGER)"
             )
@@ -84,9 +84,9 @@ class Files:
                 if not draft.is_kept:
                     self.path(id).unlink()
 
-    def keep(self, draft: Draft, owner: str, name: str, purpose: str, seconds: int | None) -> File:
+    def keep(self, draft: Draft, tenant: str, name: str, purpose: str, seconds: int | None) -> File:
         """As a file, for so many seconds; None: for ever."""
-        file = draft.file(owner, name, purpose, seconds)
+        file = draft.file(tenant, name, purpose, seconds)
         with self._state.change() as connection:
             self.insert(connection, file)
         draft.is_kept = True
@@ -97,32 +97,41 @@ class Files:
         """Within a change of the caller's, who then keeps the draft."""
         insert(connection, "files", asdict(file))
 
-    def find(self, owner: str, id: str) -> File:
+    def find(self, tenant: str, id: str) -> File:
         """Raises UnknownName, also for what is another's."""
         self.forget_expired()
-        rows = self._state.rows("SELECT * FROM files WHERE id = ? AND owner = ?", id, owner)
+        rows = self._state.rows("SELECT * FROM files WHERE id = ? AND tenant = ?", id, tenant)
         if not rows:
             raise _unknown(id)
         return _file(rows[0])
 
-    def page(self, owner: str, page: Page, purpose: str | None = None) -> tuple[list[File], bool]:
+    def open(self, tenant: str, id: str) -> tuple[File, BinaryIO]:
+        """And its contents, which stay whole while they are open, whoever deletes it. Raises
+        UnknownName."""
+        file = self.find(tenant, id)
+        try:
+            return file, self.path(id).open("rb")
+        except FileNotFoundError:  # it has just been deleted
+            raise _unknown(id) from None
+
+    def page(self, tenant: str, page: Page, purpose: str | None = None) -> tuple[list[File], bool]:
         """And whether there are more. Raises BadRequest."""
         self.forget_expired()
-        rows, has_more = rows_of(self._state, "files", page, owner=owner, purpose=purpose)
+        rows, has_more = rows_of(self._state, "files", page, tenant=tenant, purpose=purpose)
         return [_file(row) for row in rows], has_more
 
-    def delete(self, owner: str, id: str) -> None:
+    def delete(self, tenant: str, id: str) -> None:
         """Raises UnknownName."""
         with self._state.change() as connection:
-            sql = "DELETE FROM files WHERE id = ? AND owner = ? RETURNING id"
-            if not connection.execute(sql, [id, owner]).fetchall():
+            sql = "DELETE FROM files WHERE id = ? AND tenant = ? RETURNING id"
+            if not connection.execute(sql, [id, tenant]).fetchall():
                 raise _unknown(id)
         self.path(id).unlink(missing_ok=True)
 
-    def check_room(self, owner: str) -> None:
+    def check_room(self, tenant: str) -> None:
         """Raises BadRequest for one who has filled it."""
-        sql = "SELECT COALESCE(SUM(num_bytes), 0) AS used FROM files WHERE owner = ?"
-        (row,) = self._state.rows(sql, owner)
+        sql = "SELECT COALESCE(SUM(num_bytes), 0) AS used FROM files WHERE tenant = ?"
+        (row,) = self._state.rows(sql, tenant)
         if row["used"] >= MOST_BYTES:
             problem = f"your files take {row['used']} bytes, the limit is {MOST_BYTES}: delete some"
             raise BadRequest(problem, "file")

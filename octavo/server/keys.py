@@ -98,6 +98,11 @@ class Keys:
         return bool(self._state.rows("SELECT 1 FROM keys LIMIT 1"))
 
 
+def tenant_of(key: Key | None) -> str:
+    """Whose things and whose share they are; "": those of nobody in particular."""
+    return key.id if key else ""
+
+
 def _hash(text: str) -> bytes:
     return sha256(text.encode(errors="surrogateescape")).digest()
 

@@ -1,6 +1,6 @@
 """One page of a list, as OpenAI's clients turn them: newest first, after an id, so many.
 
-Owns no table: whoever does has columns `id` and `owner` in it.
+Owns no table: whoever does has columns `id` and `tenant` in it.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ class Page:
 
 
 def rows_of(
-    state: State, table: str, page: Page, *, owner: str, **equal: str | None
+    state: State, table: str, page: Page, *, tenant: str, **equal: str | None
 ) -> tuple[list[Row], bool]:
     """Those whose columns are as `equal` says, None being any, and whether there are more. Raises
-    BadRequest for an `after` that is not the owner's."""
-    wanted: dict[str, str | int] = {"owner": owner}
+    BadRequest for an `after` that is not the tenant's."""
+    wanted: dict[str, str | int] = {"tenant": tenant}
     wanted |= {column: value for column, value in equal.items() if value is not None}
     conditions = [f"{column} = ?" for column in wanted]
     if page.after is not None:
-        sql = f"SELECT rowid FROM {table} WHERE id = ? AND owner = ?"
-        if not (last := state.rows(sql, page.after, owner)):
+        sql = f"SELECT rowid FROM {table} WHERE id = ? AND tenant = ?"
+        if not (last := state.rows(sql, page.after, tenant)):
             raise BadRequest(f"{page.after[:100]!r} is not in the list, give an id of it", "after")
         conditions.append("rowid > ?" if page.is_oldest_first else "rowid < ?")
         wanted["after"] = last[0]["rowid"]

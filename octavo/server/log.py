@@ -17,7 +17,6 @@ class Log(Generic[Item]):
         """With `items` and over: what was kept of a log that ended."""
         self.items = list(items)
         self.is_over = is_over
-        self.num_readers = 0
         self._news = asyncio.Event()
 
     def write(self, item: Item) -> None:
@@ -32,18 +31,14 @@ class Log(Generic[Item]):
 
     async def follow(self, start: int = 0) -> AsyncGenerator[Item, None]:
         """Items from place `start` on, as they come."""
-        self.num_readers += 1
-        try:
-            place = start
-            while True:
-                while place < len(self.items):
-                    yield self.items[place]
-                    place += 1
-                if self.is_over:
-                    return
-                await self._news.wait()
-        finally:
-            self.num_readers -= 1
+        place = start
+        while True:
+            while place < len(self.items):
+                yield self.items[place]
+                place += 1
+            if self.is_over:
+                return
+            await self._news.wait()
 
     def _tell(self) -> None:
         """Wakes those who wait now; later ones wait for the next."""

@@ -26,6 +26,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from octavo.errors import BadRequest, CapacityError, Conflict
+from octavo.server.keys import tenant_of
 from octavo.server.log import Log
 from octavo.server.spool import Spool
 from octavo.server.state import State
@@ -38,8 +39,8 @@ Place: TypeAlias = tuple[str, str, str]  # tenant, path, Idempotency-Key
 
 LINGER_SECONDS = 30.0  # a run whose clients have all left waits for one to come back
 KEPT_SECONDS = 24 * 3600
-MAX_KEPT = 10_000  # replies; the oldest go first
-MAX_KEPT_BYTES = 256 << 20
+MAX_KEPT = 10_000  # replies of one tenant; the oldest go first
+MAX_KEPT_BYTES = 256 << 20  # likewise
 MAX_KEY = 255  # characters, as Stripe has it
 MAX_DIGITS = 15  # of an event's number
 STREAM = "text/event-stream"
@@ -133,12 +134,12 @@ class Replays:
                 "size INTEGER NOT NULL, headers BLOB NOT NULL, pieces BLOB NOT NULL, "
                 "PRIMARY KEY (tenant, path, key))"
             )
+            connection.execute("CREATE INDEX IF NOT EXISTS replays_by_age ON replays (created)")
 
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
         """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
         BodyTooLarge, ClientDisconnect, and what `handler` raises."""
-        tenant = http.state.key.id if http.state.key else ""
-        place = (tenant, http.url.path, _key(http))
+        place = (tenant_of(http.state.key), http.url.path, _key(http))
         body = await Spool.of(http, max_body)
         if is_first := (run := self._runs.get(place)) is None:
             run = self._runs[place] = Run(body.digest)
@@ -186,6 +187,7 @@ class Replays:
         return rows[0] if rows else None
 
     def _keep(self, place: Place, run: Run) -> None:
+        tenant, _, _ = place
         head, now = run.head.result(), time.time()
         headers, pieces = map(msgspec.msgpack.encode, (head.headers, run.pieces.items))
         row = (*place, run.digest, now, head.status, len(headers) + len(pieces), headers, pieces)
@@ -195,9 +197,9 @@ class Replays:
             connection.execute(
                 "DELETE FROM replays WHERE rowid IN (SELECT id FROM (SELECT rowid AS id, "
                 "ROW_NUMBER() OVER newest AS place, SUM(size) OVER newest AS bytes FROM replays "
-                "WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
+                "WHERE tenant = ? WINDOW newest AS (ORDER BY created DESC, rowid DESC)) "
                 "WHERE place > ? OR bytes > ?)",
-                [MAX_KEPT, MAX_KEPT_BYTES],
+                [tenant, MAX_KEPT, MAX_KEPT_BYTES],
             )
 
 

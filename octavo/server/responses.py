@@ -5,8 +5,9 @@ connection, a batch and a restart bring them alike.
 
     Call ─resolved─▶ Call with all that it goes on from ─desk─▶ Reply ─begin─▶ Run ─▶ archive
 
-One that runs in the background belongs to no connection. Should the process end before it does, the
-next begins it anew: its seed is kept, so it says the same again, under the same numbers.
+One that runs in the background belongs to no connection. Should the process end before it does,
+another begins it anew, the next or one that shares the state: its seed is kept, so it says the same
+again, under the same numbers.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from octavo.server.archive import Archive, Orphan, Record
 from octavo.server.bodies import INLINE_BODY
 from octavo.server.calls import Call, Events, Reply, Thread, completed
 from octavo.server.desk import Desk, Dialect
-from octavo.server.keys import Key
+from octavo.server.keys import Key, tenant_of
 from octavo.server.log import Log
 from octavo.server.protocols import openai_responses as wire
 from octavo.server.protocols._openai_items import REFERENCE, chat, numbered, response_of
@@ -37,6 +38,8 @@ from octavo.types import Chat, Finished, Json
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # what is begun anew asks for room again after so long
+LOOK_SECONDS = 5.0  # from one look for what other processes left to the next
+FAILED = "the server failed, its log has the cause"
 
 
 class Run:
@@ -112,21 +115,18 @@ class Responses:
     def __init__(self, desk: Desk, state: State) -> None:
         self._desk, self._archive = desk, Archive(state)
         self._runs: dict[str, Run] = {}  # those that are not over
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Takes up what ran in the background when an earlier process ended."""
-        model = self._desk.engine.name
-        for orphan in await asyncio.to_thread(self._archive.orphans, model):
-            try:
-                key = self._desk.gate.key(orphan.tenant)
-                run = Run(await self._again(orphan, key), orphan.tenant)
-            except OctavoError as error:
-                await asyncio.to_thread(self._give_up, orphan, error)
-            else:
-                self._carry_out(run, self._heard_late(run, key))
+        """Takes up what ran in the background when another process ended, before now or later."""
+        await self._take_up()
+        self._looking = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
         """Call it when the engine has stopped."""
+        if self._looking:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         tasks = [run.task for run in self._runs.values() if run.task]
         for run in self._runs.values():
             if run.task and not run.running:
@@ -229,7 +229,7 @@ class Responses:
                 run.log.write(one)
         except Exception:
             logger.exception("a response failed")
-            await self._fail(run, StepFailed("the server failed, its log has the cause"))
+            await self._fail(run, StepFailed(FAILED))
         finally:
             await run.free()
             self._runs.pop(run.reply.id, None)
@@ -251,6 +251,30 @@ class Responses:
         except sqlite3.Error:
             logger.exception("a response could not be kept")
         del self._runs[run.reply.id]
+
+    async def _look(self) -> None:
+        """Others that share the state may end at any time."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if self._desk.engine.is_ready:  # it can begin what it takes up
+                    await self._take_up()
+            except Exception:
+                logger.exception("what others left could not be looked for")
+
+    async def _take_up(self) -> None:
+        model = self._desk.engine.name
+        for orphan in await asyncio.to_thread(self._archive.orphans, model):
+            try:
+                key = self._desk.gate.key(orphan.tenant)
+                run = Run(await self._again(orphan, key), orphan.tenant)
+            except OctavoError as error:
+                await asyncio.to_thread(self._give_up, orphan, error)
+            except Exception:  # the others are ours by now
+                logger.exception("a response could not be begun anew")
+                await asyncio.to_thread(self._give_up, orphan, StepFailed(FAILED))
+            else:
+                self._carry_out(run, self._heard_late(run, key))
 
     async def _again(self, orphan: Orphan, key: Key | None) -> Reply:
         """As it was asked for. Raises OctavoErrors where it no longer can be."""
@@ -304,10 +328,6 @@ class Responses:
                     return known
         problem = f"no item {item['id'][:100]!r} is kept here: send it whole"
         raise BadRequest(problem, f"input[{place}].id")
-
-
-def tenant_of(key: Key | None) -> str:
-    return key.id if key else ""
 
 
 def _seeded(reply: Reply) -> Reply:

@@ -14,6 +14,7 @@ from typing import Any
 from octavo.errors import BadConfig
 
 PATIENCE = 10.0  # seconds that another process may hold the file
+VERSION = 1  # of all tables together: another column, another version
 
 
 class State:
@@ -21,18 +22,19 @@ class State:
 
     def __init__(self, path: Path) -> None:
         """Makes the file if there is none. Raises BadConfig where it cannot be used."""
+        self.path = path
+        self.folder = path.parent  # for what is too large for a table
+        self._lock = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, PATIENCE, check_same_thread=False)
+            self._connection.row_factory = sqlite3.Row
+            self._check_version()
             self._connection.execute("PRAGMA journal_mode = WAL")
         except (OSError, sqlite3.Error) as error:
             problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
             raise BadConfig("state", problem) from error
-        self.path = path
-        self.folder = path.parent  # for what is too large for a table
-        self._connection.row_factory = sqlite3.Row
-        self._lock = Lock()
 
     @classmethod
     @contextmanager
@@ -54,6 +56,22 @@ class State:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _check_version(self) -> None:
+        """A file without tables becomes ours, in one change: others may open it now as well. Raises
+        BadConfig for any other that is not."""
+        with self.change() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            if is_new := version == 0 and not tables:
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+        if version != VERSION and not is_new:
+            self.close()
+            problem = (
+                f"{self.path} has version {version}, this Octavo reads version {VERSION}: use "
+                "the one that made it, or move the file away to begin anew"
+            )
+            raise BadConfig("state", problem)
 
 
 def insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

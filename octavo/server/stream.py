@@ -27,7 +27,7 @@ class Stream(EventSourceResponse):
     ) -> None:
         # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
         super().__init__(frames, headers=headers, sep="\n", shutdown_grace_period=math.inf)
-        self._frames, self._close = frames, close
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -8,7 +8,8 @@ import pytest
 from checkpoints import write_tiny
 
 from octavo import LLM, SamplingParams
-from octavo.cli._reply import receive, speed
+from octavo.cli._reply import Screen, receive, speed
+from octavo.types import Delta
 
 ENDLESS = SamplingParams(temperature=0, ignore_eos=True)
 
@@ -27,7 +28,7 @@ def test_an_answer_is_shown_as_it_comes_and_described(llm):
     shown = []
     asked = SamplingParams(max_tokens=9, seed=1, ignore_eos=True)
     answer = receive(llm.stream("The sky", asked), shown.append)
-    assert "".join(shown) == answer.text
+    assert "".join(delta.text for delta in shown) == answer.text
     assert len(shown) > 1
     assert f"prompt of {answer.usage.prompt_tokens} tokens in " in speed(answer)
     assert "answer of 9 tokens at " in speed(answer)
@@ -46,7 +47,7 @@ def test_ctrl_c_ends_it_and_the_next_answer_is_as_ever(llm):
 def test_ctrl_c_ends_a_prompt_that_is_still_being_read(llm):
     timer = Timer(0.05, interrupt)
     timer.start()
-    answer = receive(llm.stream([5] * 30_000, ENDLESS), lambda text: None)
+    answer = receive(llm.stream([5] * 30_000, ENDLESS), lambda delta: None)
     timer.join()
     assert (answer.finish_reason, answer.usage.completion_tokens) == ("cancelled", 0)
     assert speed(answer).endswith("answer of 0 tokens")
@@ -54,10 +55,26 @@ def test_ctrl_c_ends_a_prompt_that_is_still_being_read(llm):
 
 def test_a_second_ctrl_c_does_not_wait(llm):
     with pytest.raises(KeyboardInterrupt):
-        receive(llm.stream("The sky", ENDLESS), lambda text: (interrupt(), interrupt()))
+        receive(llm.stream("The sky", ENDLESS), lambda delta: (interrupt(), interrupt()))
 
 
 def test_ctrl_c_means_what_it_did_before_once_an_answer_is_over(llm):
     before = signal.getsignal(signal.SIGINT)
-    receive(llm.stream("The sky", SamplingParams(max_tokens=1)), lambda text: None)
+    receive(llm.stream("The sky", SamplingParams(max_tokens=1)), lambda delta: None)
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_thoughts_are_set_apart_from_the_answer(capsys):
+    show = Screen()
+    for delta in (
+        Delta("", (1,), reasoning="Let "),
+        Delta("", (2,), reasoning="me see."),
+        Delta("", (3,)),
+        Delta("42", (4,)),
+        Delta("!", (5,)),
+    ):
+        show(delta)
+    assert capsys.readouterr() == ("42!", "Let me see.\n")
+    show(Delta("", (6,), reasoning="Hm."))
+    show(Delta("So", (7,), reasoning=" Yes."))
+    assert capsys.readouterr() == ("So", "Hm. Yes.\n")

@@ -131,6 +131,35 @@ def test_a_reader_that_leaves_ends_the_answer_quietly(program, tiny):
     assert process.stderr.read() == ""
 
 
+THINKS = (
+    "{% for m in messages %}{{ m.content }}{% if m.reasoning_content %}({{ m.reasoning_content }})"
+    "{% endif %}{% endfor %}<think>{# </think> #}"
+)
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "thinker.gguf"
+    return write_tiny(path, metadata={"tokenizer.chat_template": THINKS})
+
+
+def test_what_a_model_thinks_is_no_answer(thinker, tmp_path, monkeypatch):
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
+    said = run(thinker, "Why?", *GREEDY)
+    thought = json.loads(run(thinker, "Why?", *GREEDY, "--json").stdout)["reasoning"]
+    assert (said.stdout, thought in said.stderr) == ("\n", True)
+    assert thought
+    assert "think>" not in said.stderr
+    saved = tmp_path / "said.json"
+    talked = chat("Why?", f"/save {saved}", flags=[thinker, *GREEDY])
+    assert (talked.stdout, thought in talked.stderr) == ("\n", True)
+    assert json.loads(saved.read_text())[1] == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": thought,
+    }
+
+
 def chat(*lines, flags=()):
     typed = "".join(f"{line}\n" for line in lines)
     return CliRunner().invoke(app, ["chat", *map(str, flags)], input=typed)

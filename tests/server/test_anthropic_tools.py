@@ -18,6 +18,11 @@ def claude(thinker):
 
 
 BLOCKS = ["text", "tool_use", "tool_use"]
+RESULT = {"type": "tool_result", "tool_use_id": "x"}
+
+
+def said(*blocks):
+    return [{"role": "user", "content": list(blocks)}]
 
 
 def test_a_message_with_calls(claude):
@@ -80,14 +85,35 @@ def test_their_choice_among_tools(choice, is_required, is_parallel):
     [
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"tools": [{"name": "f", "type": "bash_20250124"}]}, "tools[0].type"),
-        ({"tools": [THEIRS, THEIRS]}, "tools"),
+        ({"tools": [THEIRS, THEIRS]}, "tools[1].name: "),
+        ({"tools": [THEIRS | {"allowed_callers": ["code"]}]}, "tools[0].allowed_callers"),
+        ({"tools": [THEIRS | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [THEIRS | {"input_examples": [{}]}]}, "tools[0].input_examples"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name"),
+        *(
+            ({"tool_choice": {"type": kind, "name": "look"}}, "tool_choice.name")
+            for kind in ("auto", "any", "none")
+        ),
+        (
+            {"tool_choice": {"type": "none", "disable_parallel_tool_use": True}},
+            "tool_choice.disable_parallel_tool_use",
+        ),
         ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
         ({"tool_choice": {"type": "any"}, "tools": []}, "tool_choice"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"thinking": THINK | {"type": "adaptive"}}, "thinking.budget_tokens"),
+        ({"thinking": THINK | {"type": "disabled"}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "disabled", "display": "omitted"}}, "thinking.display"),
         ({"thinking": {"type": "enabled", "budget_tokens": 10}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking.budget_tokens"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "tool_use_id"),
+        ({"messages": said({"type": "text", "text": "x", "input": {}})}, "content[0].input"),
+        ({"messages": said({"type": "text", "text": "x", "is_error": True})}, "is_error"),
+        ({"messages": said(RESULT | {"text": "x"})}, "messages[0].content[0].text"),
+        ({"messages": said(RESULT | {"toolset_name": "x"})}, "content[0].toolset_name"),
+        ({"diagnostics": {"previous_message_id": "msg_1"}}, "diagnostics"),
+        ({"compaction": {}}, "compaction"),
+        ({"fallbacks": [{"model": "x"}]}, "fallbacks"),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_use"}]}]},
             "messages[0].content[0].type",

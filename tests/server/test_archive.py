@@ -1,6 +1,7 @@
 """The table of responses, and the claims of processes that share it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -95,6 +96,19 @@ def test_the_oldest_go_when_there_are_too_many_bytes(state, monkeypatch):
     assert {row["id"] for row in state.rows("SELECT id FROM responses")} == {
         str(k) for k in range(40 - len(sizes), 40)
     }
+
+
+def test_one_who_fills_the_room_takes_none_of_the_others(state, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 3000)
+    monkeypatch.setattr(module, "PRUNED_EVERY", 1000)
+    kept = Archive(state)
+    kept.close(replace(record("old"), tenant="quiet"))
+    for k in range(20):
+        kept.close(replace(record(str(k), created=NOW + k, padding="x" * 900), tenant="loud"))
+    assert kept.response("old", "quiet")
+    assert kept.response("19", "loud")
+    with pytest.raises(UnknownName):
+        kept.response("0", "loud")
 
 
 def test_what_is_older_than_a_month_goes(state):

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 
 import pytest
 from batching import CHAT, asked, jsonl, told
+from callers import TOOL
 from echoes import EchoEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,7 +219,8 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     batches.record(batch.id, result(1))
     assert batches.recorded(batch.id) == set()
     batches.accept(batch.id, 3)
-    batches.record(batch.id, result(1, input_tokens=3, cached_tokens=2, output_tokens=5))
+    counts = {"input_tokens": 3, "cached_tokens": 2, "output_tokens": 5, "reasoning_tokens": 4}
+    batches.record(batch.id, result(1, **counts))
     with pytest.raises(sqlite3.IntegrityError):
         batches.record(batch.id, result(1, input_tokens=3))
     now = batches.cancel("", batch.id)
@@ -224,7 +228,7 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     assert batches.recorded(batch.id) == {1}
     assert batches.find("", batch.id) == now
     assert (now.num_completed, now.num_failed) == (1, 0)
-    assert (now.input_tokens, now.cached_tokens, now.output_tokens) == (3, 2, 5)
+    assert {name: getattr(now, name) for name in counts} == counts
     batches.conclude(batch.id, is_late=True)
     assert batches.find("", batch.id) == now
     batches.finish(batch.id)
@@ -255,3 +259,74 @@ def test_a_batch_that_something_went_wrong_with_is_taken_up_again(state, monkeyp
     batch = asyncio.run(work())
     assert (batch.status, batch.num_completed) == ("completed", 20)
     assert f"batch {batch.id} is taken up again later" in caplog.text
+
+
+@pytest.mark.parametrize("held", [(Batches, "record"), (Desk, "prepare")])
+def test_the_threads_of_whoever_asks_now_are_left_alone(state, monkeypatch, held):
+    """Every line would take one here, for as long as it likes."""
+    own, is_held, may_go = getattr(*held), threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        is_held.set()
+        may_go.wait()
+        return own(*arguments)
+
+    monkeypatch.setattr(*held, slow)
+
+    async def work():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        batches = Batches(state, Files(state))
+        batch = begun(state, Files(state), [asked(k, tools=[TOOL]) for k in range(20)])
+        async with asyncio.timeout(30), working(state, batches):
+            try:
+                while not is_held.is_set():
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)  # others follow, as many as may
+                async with asyncio.timeout(5):
+                    await asyncio.to_thread(int)
+            finally:
+                may_go.set()
+            while batches.find("", batch.id).status in LIVE:
+                await asyncio.sleep(0.01)
+        return batches.find("", batch.id)
+
+    assert asyncio.run(work()).status == "completed"
+
+
+async def worked_off(state, batch):
+    batches = Batches(state, Files(state))
+    async with asyncio.timeout(10), working(state, Batches(state, Files(state))) as engine:
+        while batches.find("", batch.id).status in LIVE:
+            await asyncio.sleep(0.01)
+    assert not engine.requests
+    return batches.find("", batch.id)
+
+
+def test_a_batch_whose_input_was_lost_before_it_was_read_has_failed(state):
+    batch = begun(state, Files(state), [asked(k) for k in range(3)])
+    Batches(state, Files(state)).input(batch.id).unlink()
+    over = asyncio.run(worked_off(state, batch))
+    (problem,) = json.loads(over.problems)
+    assert (over.status, problem["code"]) == ("failed", "input_lost")
+    assert (over.output_file_id, over.num_failed) == (None, 0)
+
+
+@pytest.mark.parametrize("end", ["completed", "expired", "cancelled"])
+@pytest.mark.parametrize("num_lines", [1, 3])
+def test_a_batch_whose_input_was_lost_ends_with_what_was_answered(state, end, num_lines):
+    batch = begun(state, Files(state), [asked(k) for k in range(num_lines)])
+    batches = Batches(state, Files(state))
+    batches.accept(batch.id, num_lines)
+    batches.record(batch.id, result(1))
+    batches.input(batch.id).unlink()
+    if end == "cancelled":
+        batches.cancel("", batch.id)
+    if end == "expired":
+        batches.conclude(batch.id, is_late=True)
+    over = asyncio.run(worked_off(state, batch))
+    assert (over.status, over.error_file_id) == (end, None)
+    assert (over.num_completed, over.num_failed) == (1, num_lines - 1)
+    assert Files(state).path(over.output_file_id).read_bytes() == b"{}\n"
+    problems = json.loads(over.problems or "[]")
+    assert [one["code"] for one in problems] == ["input_lost"] * (num_lines > 1)
+    assert all("2 lines" in one["message"] for one in problems)

@@ -1,7 +1,6 @@
 """Batches through the official client, over an engine that echoes."""
 
 import json
-import time
 from contextlib import contextmanager
 
 import httpx
@@ -263,7 +262,8 @@ def test_what_is_not_done_in_time_is_named_in_the_error_file(tmp_path):
     with serve(EchoEngine(pace=0.01), state=state, drain_seconds=0) as client:
         batch = started(client, [asked("a"), *(asked(k, "x" * 4000) for k in range(20))])
         reached(client, batch, lambda now: now.request_counts.completed == 1)
-        expire(state, batch, at=0)
+        with state.change() as connection:
+            connection.execute("UPDATE batches SET expires_at = 0 WHERE id = ?", [batch.id])
     with serve(state=State(tmp_path / "state.db")) as client:
         batch = ended(client, batch)
         assert (batch.status, batch.completed_at) == ("expired", None)
@@ -274,22 +274,15 @@ def test_what_is_not_done_in_time_is_named_in_the_error_file(tmp_path):
         assert {one["error"]["code"] for one in left} == {"batch_expired"}
 
 
-def test_one_that_runs_expires_when_its_time_is_over(tmp_path):
-    state = State(tmp_path / "state.db")
-    with serve(EchoEngine(pace=0.01), state=state) as client:
+def test_one_that_runs_expires_when_its_time_is_over(monkeypatch):
+    with serve(EchoEngine(pace=0.01)) as client:
         first = started(client, [asked("a", "x" * 4000)])
         reached(client, first, lambda now: now.status == "in_progress")
+        monkeypatch.setattr(octavo_batches, "WINDOW", 1)
         second = started(client, [asked("b")])  # waits for the first
-        expire(state, second, at=time.time() + 1)
         batch = ended(client, second)
         assert (batch.status, batch.request_counts.failed) == ("expired", 1)
         client.batches.cancel(first.id)
-
-
-def expire(state, batch, at):
-    with state.change() as connection:
-        sql = "UPDATE batches SET expires_at = ? WHERE id = ?"
-        connection.execute(sql, [int(at), batch.id])
 
 
 def test_a_line_without_a_seed_is_given_one_by_batch_and_number():

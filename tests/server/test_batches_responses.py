@@ -1,6 +1,7 @@
 """Batches of responses: kept like any other, gone on from, answered as a whole."""
 
-from batching import client_of, ended, entries, started
+from batching import CHAT, client_of, ended, entries, started
+from callers import SAYS, ask
 from echoes import EchoEngine
 from serving import serving
 
@@ -42,3 +43,24 @@ def test_responses_of_a_batch_are_kept_where_they_are_to_be():
         usage = [body["usage"] for body in bodies.values()]
         assert batch.usage.total_tokens == sum(one["total_tokens"] for one in usage)
         assert batch.usage.output_tokens == sum(one["output_tokens"] for one in usage)
+
+
+def test_thoughts_are_counted_as_the_lines_tell_them(thinker):
+    lines = [
+        line("kept", input=SAYS, reasoning={"effort": "low"}),
+        line("not kept", input=SAYS, reasoning={"effort": "low"}, store=False),
+    ]
+    chats = [{"custom_id": str(k), "method": "POST", "url": CHAT, "body": ask()} for k in range(2)]
+    with client_of(thinker[1]) as client:
+        for path, asked, details in (
+            (PATH, lines, "output_tokens_details"),
+            (CHAT, chats, "completion_tokens_details"),
+        ):
+            batch = ended(client, started(client, asked, path))
+            usage = [
+                one["response"]["body"]["usage"] for one in entries(client, batch.output_file_id)
+            ]
+            thought = [one[details]["reasoning_tokens"] for one in usage]
+            assert len(thought) == 2
+            assert all(thought)
+            assert batch.usage.output_tokens_details.reasoning_tokens == sum(thought)

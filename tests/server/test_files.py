@@ -164,6 +164,37 @@ def test_a_file_of_several_megabytes_comes_as_it_was_sent(client, served):
     assert (served[0].folder / "files" / file.id).stat().st_size == len(content)
 
 
+def test_a_part_of_a_file_may_be_asked_for(client, url):
+    file = sent(client, content=b"0123456789")
+    part = httpx.get(f"{url}/v1/files/{file.id}/content", headers={"range": "bytes=2-4"})
+    assert (part.status_code, part.content) == (206, b"234")
+
+
+def deletes_after(monkeypatch, name):
+    """Whoever asks for a file's contents meets somebody who deletes it at just that moment."""
+    own = getattr(octavo_files.Files, name)
+
+    def overtaken(files, tenant, id):
+        found = own(files, tenant, id)
+        files.delete(tenant, id)
+        return found
+
+    monkeypatch.setattr(octavo_files.Files, name, overtaken)
+
+
+def test_a_file_that_is_deleted_meanwhile_comes_whole_or_not_at_all(client, url, monkeypatch):
+    content = bytes(range(256)) * 4000
+    whole, gone = sent(client, content=content), sent(client)
+    with monkeypatch.context() as moment:
+        deletes_after(moment, "open")
+        assert client.files.content(whole.id).read() == content
+    with monkeypatch.context() as moment:
+        deletes_after(moment, "find")
+        reply = httpx.get(f"{url}/v1/files/{gone.id}/content")
+        assert reply.status_code == 404
+        assert gone.id in reply.json()["error"]["message"]
+
+
 def kept(served):
     return len(list((served[0].folder / "files").iterdir()))
 

@@ -3,6 +3,7 @@
 import json
 from typing import Literal
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -13,7 +14,12 @@ from serving import serving
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
 from octavo.errors import BadRequest
-from octavo.server.protocols import openai_chat, openai_completions, openai_responses
+from octavo.server.protocols import (
+    anthropic_messages,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+)
 from octavo.server.protocols._formats import FlatFormat, schema_field, schema_of
 from octavo.types import Grammar
 
@@ -59,7 +65,7 @@ def test_text_format_is_one():
 
 def test_a_schema_beside_another_type_is_refused():
     for fields in ({"type": "json_object"}, {"type": "text"}):
-        with pytest.raises(BadRequest, match=r"^response_format\.json_schema\.schema: "):
+        with pytest.raises(BadRequest, match=r"^response_format\.json_schema: "):
             constraint(openai_chat, response_format=WRAPPED | fields)
 
 
@@ -104,12 +110,26 @@ def test_responses_refuse_in_their_own_words(echo):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def url(tmp_path_factory):
     path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
     engine = AsyncEngine(Config(str(path), memory=64 << 20))
-    options = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True}
-    with serving(engine) as (_, url), openai.OpenAI(base_url=f"{url}/v1", **options) as client:
+    with serving(engine) as (_, url):
+        yield url
+
+
+OPTIONS = {"api_key": "none", "max_retries": 0, "_strict_response_validation": True}
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    with openai.OpenAI(base_url=f"{url}/v1", **OPTIONS) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def claude(url):
+    with anthropic.Anthropic(base_url=url, **OPTIONS) as claude:
+        yield claude
 
 
 class Mark(BaseModel):
@@ -180,3 +200,177 @@ def test_an_unenforced_keyword_never_reaches_the_queue(client):
     with pytest.raises(openai.BadRequestError, match=r"'not' at \$\.items") as refusal:
         client.chat.completions.create(**SAID, response_format=bad)
     assert refusal.value.param == "response_format.json_schema.schema"
+
+
+# ---- beside tools
+
+PLACE = openai.pydantic_function_tool(Mark, name="mark")
+FLAT_PLACE = PLACE["function"] | {"type": "function"}
+
+
+def test_with_tools_an_answer_is_what_was_asked_for_or_a_call(client):
+    ask = SAID | {"tools": [PLACE], "response_format": Mark, "max_tokens": 200, "temperature": 2}
+    kinds = set()
+    for seed in range(30):
+        made = client.chat.completions.parse(**ask, parallel_tool_calls=False, seed=seed)
+        said = made.choices[0].message
+        kinds.add(made.choices[0].finish_reason)
+        if said.tool_calls:
+            assert said.parsed is None
+            assert said.tool_calls[0].function.parsed_arguments.colour in ("red", "green")
+        else:
+            assert said.parsed.colour in ("red", "green")
+    assert kinds == {"stop", "tool_calls"}
+
+
+def test_responses_with_tools_are_what_was_asked_for_or_a_call(client):
+    ask = {"model": "tiny", "input": "Hi", "tools": [FLAT_PLACE], "max_output_tokens": 200}
+    ask |= {"parallel_tool_calls": False, "temperature": 2}
+    kinds = set()
+    for seed in range(30):
+        made = client.responses.parse(**ask, text_format=Mark, extra_body={"seed": seed})
+        (item,) = made.output
+        kinds.add(item.type)
+        said = item.parsed_arguments if item.type == "function_call" else made.output_parsed
+        assert Mark.model_validate(said)
+    assert kinds == {"message", "function_call"}
+
+
+def test_a_format_beside_calls_that_must_be_is_of_the_text_that_is_not(client):
+    """Agents send one with every turn, and require calls in the first."""
+    ask = {"model": "tiny", "tool_choice": "required", "parallel_tool_calls": False}
+    made = client.chat.completions.parse(
+        **SAID | ask, tools=[PLACE], response_format=Mark, max_tokens=200
+    )
+    assert made.choices[0].message.tool_calls[0].function.parsed_arguments
+    (call,) = client.responses.parse(
+        **ask, input="Hi", tools=[FLAT_PLACE], text_format=Mark, max_output_tokens=200
+    ).output
+    assert call.type == "function_call"
+
+
+NAMED = {"type": "function", "function": {"name": "mark"}}
+UNENFORCED = {"type": "object", "properties": {"a": {"not": {}}}}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", NAMED])
+def test_a_schema_is_checked_also_where_no_text_will_keep_to_it(client, choice):
+    format = {"type": "json_schema", "json_schema": {"name": "x", "schema": UNENFORCED}}
+    with pytest.raises(openai.BadRequestError, match=r"'not' at \$\.properties\.a") as refused:
+        client.chat.completions.create(
+            **SAID, tools=[PLACE], tool_choice=choice, response_format=format
+        )
+    assert refused.value.param == "response_format.json_schema.schema"
+    choice = choice if isinstance(choice, str) else {"type": "function", "name": "mark"}
+    format = {"format": {"type": "json_schema", "name": "x", "schema": UNENFORCED}}
+    ask = {"model": "tiny", "input": "Hi", "tools": [FLAT_PLACE], "tool_choice": choice}
+    with pytest.raises(openai.BadRequestError, match=r"'not' at \$\.properties\.a") as refused:
+        client.responses.create(**ask, text=format)
+    assert refused.value.param == "text.format.schema"
+
+
+@pytest.mark.parametrize("fields", [{"regex": "a"}, {"grammar": 'start: "a"'}, {"choice": ["a"]}])
+def test_text_of_ours_that_no_answer_could_have_is_refused_by_name(client, fields):
+    (name,) = fields
+    for choice in ("required", NAMED):
+        with pytest.raises(openai.BadRequestError, match="calls of tools") as refused:
+            client.chat.completions.create(
+                **SAID, tools=[PLACE], tool_choice=choice, extra_body=fields
+            )
+        assert refused.value.param == name
+    with pytest.raises(openai.BadRequestError, match="calls of tools") as refused:
+        client.responses.create(
+            model="tiny",
+            input="Hi",
+            tools=[FLAT_PLACE],
+            tool_choice="required",
+            extra_body=fields,
+        )
+    assert refused.value.param == name
+
+
+def test_what_no_answer_fits_is_told_of_itself_and_not_of_the_tools(client):
+    nothing = {"regex": r"[^\x00-\u{10FFFF}]"}
+    with pytest.raises(openai.BadRequestError, match="no answer fits it") as refused:
+        client.chat.completions.create(**SAID, tools=[PLACE], extra_body=nothing)
+    assert refused.value.param == "regex"
+
+
+def test_a_tool_that_no_model_could_call_is_named(client):
+    costly = {"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}
+    bad = {"type": "object", "properties": {"a": costly}, "required": ["a"]}
+    tools = [PLACE, {"type": "function", "function": {"name": "bad", "parameters": bad}}]
+    choice = {"type": "function", "function": {"name": "bad"}}
+    with pytest.raises(openai.BadRequestError, match="within its limits") as refused:
+        client.chat.completions.create(**SAID, tools=tools, tool_choice=choice)
+    assert refused.value.param == "tools[1].function.parameters"
+
+
+# ---- in Anthropic's words
+
+ASKED = SAID | {"max_tokens": 60}
+THEIRS = {"type": "json_schema", "schema": SCHEMA}
+
+
+def test_the_anthropic_client_parses_what_it_asked_for(claude):
+    made = claude.messages.parse(**ASKED, output_format=Mark)
+    assert made.parsed_output.colour in ("red", "green")
+    assert made.stop_reason == "end_turn"
+    with claude.messages.stream(**ASKED, output_format=Mark) as stream:
+        said = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert final.parsed_output == Mark.model_validate_json(said)
+    assert claude.beta.messages.parse(**ASKED, output_format=Mark).parsed_output
+    turns = [*SAID["messages"], {"role": "assistant", "content": made.content}, *SAID["messages"]]
+    assert claude.messages.parse(**ASKED | {"messages": turns}, output_format=Mark).parsed_output
+
+
+def test_their_schema_goes_where_it_was_first_too(claude):
+    schema = {"const": {"a": [1]}}
+    for fields in (
+        {"output_config": {"format": THEIRS | {"schema": schema}, "effort": "high"}},
+        {"output_format": THEIRS | {"schema": schema}, "output_config": {}},
+    ):
+        made = claude.messages.create(**ASKED, extra_body=fields)
+        assert json.loads(made.content[0].text) == {"a": [1]}
+
+
+def test_their_tools_and_formats_stand_beside_each_other(claude):
+    tool = {"name": "mark", "input_schema": Mark.model_json_schema()}
+    made = claude.messages.create(
+        **ASKED | {"max_tokens": 200},
+        tools=[tool],
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        output_config={"format": THEIRS},
+    )
+    (call,) = made.content
+    Mark.model_validate(call.input)
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"output_config": {"format": THEIRS}, "output_format": THEIRS}, "output_format"),
+        ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"output_config": {"task_budget": {"total": 5}}}, "output_config.task_budget"),
+    ],
+)
+def test_what_they_cannot_ask_for_is_refused_by_name(fields, place):
+    with pytest.raises(BadRequest) as refused:
+        anthropic_messages.parse(json.dumps(ASKED | fields).encode())
+    assert refused.value.field == place
+
+
+@pytest.mark.parametrize("place", ["output_config.format", "output_format"])
+def test_their_schema_is_refused_where_they_said_it(claude, place):
+    format = THEIRS | {"schema": UNENFORCED}
+    body = (
+        {"output_format": format}
+        if place == "output_format"
+        else {"output_config": {"format": format}}
+    )
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        claude.messages.create(**ASKED, extra_body=body)
+    assert refused.value.body["error"]["message"].startswith(f"{place}.schema: 'not' at ")

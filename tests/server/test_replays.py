@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from uuid import uuid4
 
 import anthropic
@@ -208,6 +209,25 @@ def test_what_is_kept_is_bounded_in_time_and_number(tmp_path, monkeypatch):
         monkeypatch.setattr(replays, "KEPT_SECONDS", 0)
         again = httpx.post(f"{url}{CHAT}", json=said(), headers=keyed("k4"))
         assert "idempotent-replayed" not in again.headers
+
+
+@pytest.mark.parametrize(("bound", "most"), [("MAX_KEPT", 2), ("MAX_KEPT_BYTES", 2000)])
+def test_one_who_asks_for_much_takes_none_of_the_others(tmp_path, monkeypatch, bound, most):
+    monkeypatch.setattr(replays, bound, most)
+    state = State(tmp_path / "state.db")
+    keys = Keys(state)
+    quiet, loud = (
+        {"authorization": f"Bearer {keys.create(name, Limits())[1]}"} for name in ("quiet", "loud")
+    )
+    with serving(EchoEngine(), state=state, gate=Gate(keys)) as (_, url):
+        ask = partial(httpx.post, url + CHAT, json=said())
+        ask(headers=keyed("k") | quiet)
+        for k in range(8):
+            ask(headers=keyed(f"k{k}") | loud)
+        wait_until(lambda: 2 <= len(state.rows("SELECT key FROM replays")) <= 4)
+        again = ask(headers=keyed("k") | quiet)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert "idempotent-replayed" not in ask(headers=keyed("k0") | loud).headers
 
 
 def test_the_official_clients_may_use_it(served):

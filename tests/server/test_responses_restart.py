@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from dialects import LOOK
 from echoes import EchoEngine
 from serving import serving
 
+from octavo.server import responses
 from octavo.server.state import State
 
 TOOL = {"type": "function", "name": "look", "parameters": LOOK}
@@ -134,6 +136,29 @@ def test_another_process_that_lives_keeps_its_own(tmp_path):
             first.engine.pace = 0
             polled(client.responses, made.id)
             assert visitor.responses.retrieve(made.id).output_text == "a" * 4000
+
+
+def test_one_that_lives_takes_up_what_another_leaves(tmp_path, monkeypatch):
+    monkeypatch.setattr(responses, "LOOK_SECONDS", 0.01)
+    with served(tmp_path) as (second, other), strict(other) as visitor:
+        with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+            made = client.responses.create(**asked("a" * 4000), background=True)
+            time.sleep(0.1)  # some looks: what lives is left alone
+            assert not second.engine.requests
+        assert polled(visitor.responses, made.id).output_text == "a" * 4000
+        assert [request.params.seed for request in second.engine.requests] == [made.seed]
+
+
+def test_one_that_cannot_be_read_any_more_holds_up_no_other(tmp_path):
+    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+        ids = [client.responses.create(**asked("a" * 99), background=True).id for _ in range(2)]
+    state = State(tmp_path / "state.db")
+    with state.change() as connection:
+        sql = "UPDATE responses SET response = ? WHERE id = ?"
+        connection.execute(sql, [b'{"output": []}', ids[0]])
+    with served(tmp_path) as (_, url), strict(url) as client:
+        assert httpx.get(f"{url}{PATH}/{ids[0]}").json()["status"] == "failed"
+        assert polled(client.responses, ids[1]).output_text == "a" * 99
 
 
 def test_what_is_begun_anew_waits_for_room(tmp_path):

@@ -244,7 +244,7 @@ def test_which_tools_may_be_called(fields, callable, is_required, is_parallel):
     ("fields", "field"),
     [
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
-        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [SEARCH, TOOL, TOOL]}, "tools[2].name"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
@@ -276,6 +276,9 @@ def test_which_tools_may_be_called(fields, callable, is_required, is_parallel):
         ({"tools": [SEARCH], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [SEARCH, TOOL], "tool_choice": SEARCH}, "tool_choice"),
         ({"tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tool_choice": ALLOWED | {"name": "look"}}, "tool_choice.name"),
+        ({"tool_choice": OTHER | {"mode": "auto"}}, "tool_choice.mode"),
+        ({"tool_choice": OTHER | {"tools": []}}, "tool_choice.tools"),
         ({"tool_choice": {"type": "allowed_tools", "tools": []}}, "tool_choice.mode"),
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.tools"),
         (
@@ -286,6 +289,11 @@ def test_which_tools_may_be_called(fields, callable, is_required, is_parallel):
         ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
         ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),
+        ({"reasoning": {"effort": "none", "max_tokens": 5}}, "reasoning.max_tokens"),
+        (
+            {"input": [{"type": "item_reference", "id": "x", "content": "y"}]},
+            "input[0].content",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(fields, field):

@@ -1,10 +1,10 @@
 """POST /v1/batches: the lines of a file, answered in the background."""
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -12,20 +12,15 @@ from octavo.errors import BadRequest
 from octavo.server.batches import Batch
 from octavo.server.desk import dialects
 from octavo.server.endpoints._batches import shown
-from octavo.server.exchange import json_response, owner, read
+from octavo.server.exchange import json_response, read, tenant
 from octavo.server.files import ExpiresAfter
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import Metadata, problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
 METHOD, PATHS = "POST", ("/v1/batches",)
 NEEDS_KEY = True
-
-
-MetadataKey = Annotated[str, Meta(max_length=64)]
-MetadataValue = Annotated[str, Meta(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
 
 
 class Body(Struct):
@@ -47,7 +42,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 
 
 def _create(http: HttpRequest, model: str, body: Body) -> Batch:
-    file = http.app.state.files.find(owner(http), body.input_file_id)
+    file = http.app.state.files.find(tenant(http), body.input_file_id)
     if file.purpose != "batch":
         raise BadRequest(f"its purpose is {file.purpose!r}, not 'batch'", "input_file_id")
     metadata = None if body.metadata is None else msgspec.json.encode(body.metadata).decode()

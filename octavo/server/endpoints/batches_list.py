@@ -8,7 +8,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.server.endpoints._batches import shown
-from octavo.server.exchange import asked, json_response, owner
+from octavo.server.exchange import asked, json_response, tenant
 from octavo.server.lists import Page, listed
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
@@ -27,5 +27,5 @@ class Query(Struct):
 async def answer(engine: Engine, http: HttpRequest) -> Response:
     query, headers = asked(http, Query)
     page = Page(query.limit, query.after)
-    batches, has_more = await asyncio.to_thread(http.app.state.batches.page, owner(http), page)
+    batches, has_more = await asyncio.to_thread(http.app.state.batches.page, tenant(http), page)
     return json_response(listed([*map(shown, batches)], has_more=has_more), headers=headers)

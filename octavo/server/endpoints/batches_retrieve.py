@@ -6,7 +6,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.server.endpoints._batches import shown
-from octavo.server.exchange import json_response, owner
+from octavo.server.exchange import json_response, tenant
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
 
@@ -18,5 +18,5 @@ NEEDS_KEY = True
 
 async def answer(engine: Engine, http: HttpRequest) -> Response:
     id = http.path_params["id"]
-    batch = await asyncio.to_thread(http.app.state.batches.find, owner(http), id)
+    batch = await asyncio.to_thread(http.app.state.batches.find, tenant(http), id)
     return json_response(shown(batch))

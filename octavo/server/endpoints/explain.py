@@ -3,7 +3,7 @@
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.server.exchange import json_response, owner
+from octavo.server.exchange import json_response, tenant
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
 
@@ -14,4 +14,4 @@ NEEDS_KEY = True
 
 
 async def answer(engine: Engine, http: HttpRequest) -> Response:
-    return json_response(http.app.state.journal.explain(http.path_params["id"], owner(http)))
+    return json_response(http.app.state.journal.explain(http.path_params["id"], tenant(http)))

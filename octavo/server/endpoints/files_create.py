@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from octavo.errors import BadRequest
 from octavo.server.endpoints._files import shown
-from octavo.server.exchange import json_response, owner
+from octavo.server.exchange import json_response, tenant
 from octavo.server.files import INPUTS_KEPT, ExpiresAfter
 from octavo.server.forms import FILE, MAX_AROUND, receive
 from octavo.server.protocols.openai_chat import problem
@@ -36,7 +36,7 @@ class Form(Struct):
 
 
 async def answer(engine: Engine, http: HttpRequest) -> Response:
-    files, of = http.app.state.files, owner(http)
+    files, of = http.app.state.files, tenant(http)
     await asyncio.to_thread(files.check_room, of)
     with files.draft() as draft:
         sent = await receive(http, draft.contents, MAX_FILE)

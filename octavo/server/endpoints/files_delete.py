@@ -5,7 +5,7 @@ import asyncio
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.server.exchange import json_response, owner
+from octavo.server.exchange import json_response, tenant
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
 
@@ -17,5 +17,5 @@ NEEDS_KEY = True
 
 async def answer(engine: Engine, http: HttpRequest) -> Response:
     id = http.path_params["id"]
-    await asyncio.to_thread(http.app.state.files.delete, owner(http), id)
+    await asyncio.to_thread(http.app.state.files.delete, tenant(http), id)
     return json_response({"id": id, "object": "file", "deleted": True})

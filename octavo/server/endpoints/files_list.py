@@ -8,7 +8,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.server.endpoints._files import shown
-from octavo.server.exchange import asked, json_response, owner
+from octavo.server.exchange import asked, json_response, tenant
 from octavo.server.lists import Page, listed
 from octavo.server.protocols.openai_chat import problem
 from octavo.server.running import Engine
@@ -30,6 +30,6 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     query, headers = asked(http, Query)
     page = Page(query.limit, query.after, is_oldest_first=query.order == "asc")
     files, has_more = await asyncio.to_thread(
-        http.app.state.files.page, owner(http), page, query.purpose
+        http.app.state.files.page, tenant(http), page, query.purpose
     )
     return json_response(listed([*map(shown, files)], has_more=has_more), headers=headers)

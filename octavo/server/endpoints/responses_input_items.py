@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from octavo.errors import BadRequest
 from octavo.server.exchange import asked, json_response
+from octavo.server.lists import listed
 from octavo.server.protocols._openai import problem
 from octavo.server.protocols.openai_responses import Includable
 from octavo.server.running import Engine
@@ -34,12 +35,5 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     if query.after is not None and query.after not in ids:
         raise BadRequest(f"{query.after[:100]!r} is none of its items", "after")
     start = 0 if query.after is None else ids.index(query.after) + 1
-    page = ids[start : start + limit]
-    said = {
-        "object": "list",
-        "data": items[start : start + limit],
-        "first_id": page[0] if page else None,
-        "last_id": page[-1] if page else None,
-        "has_more": start + limit < len(ids),
-    }
+    said = listed(items[start : start + limit], has_more=start + limit < len(items))
     return json_response(said, headers=headers)

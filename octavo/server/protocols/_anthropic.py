@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from octavo.engine.tools import check_results, one_turn
 from octavo.errors import BadRequest, OctavoError
-from octavo.server.bodies import MAX_MESSAGES, refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, check_fields, refuse_unserved
 from octavo.server.protocols._anthropic_tools import (
     ThinkingConfig,
     ToolChoice,
@@ -15,7 +16,6 @@ from octavo.server.protocols._anthropic_tools import (
     read_thinking,
     read_tools,
 )
-from octavo.server.tools import check_results
 from octavo.types import Chat, Json, Message, ToolCall
 
 THOUGHTS = ("thinking", "redacted_thinking")
@@ -38,11 +38,24 @@ class Block(Struct):
     cache_control: Any = None
     citations: Any = None
     caller: Any = None
+    toolset_name: Any = None  # not served: see NEUTRAL_BLOCK
 
 
 class Turn(Struct):
     role: Literal["user", "assistant"]
     content: str | list[Block]
+
+
+class OutputFormat(Struct):
+    type: Literal["json_schema"]
+    schema: Json
+
+
+class OutputConfig(Struct):
+    format: OutputFormat | None = None
+    # Not served: see NEUTRAL_OUTPUT.
+    effort: Any = None
+    task_budget: Any = None
 
 
 class Conversation(Struct, kw_only=True):
@@ -54,46 +67,77 @@ class Conversation(Struct, kw_only=True):
     tools: list[ToolDefinition] | None = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None  # as `output_config.format` was called at first
     cache_control: Any = None  # accepted because it changes no token
     # Not served: see NEUTRAL.
+    billing_policy: Any = None
+    compaction: Any = None
     container: Any = None
     context_management: Any = None
+    fallback_credit_token: Any = None
+    fallbacks: Any = None
     mcp_servers: Any = None
-    output_config: Any = None
-    output_format: Any = None
     speed: Any = None
     thread: Any = None
 
 
 # The values that ask for nothing, so that clients which always send the field are served.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "billing_policy": (),
+    "compaction": (),
     "container": (),
     "context_management": ({},),
+    "fallback_credit_token": (),
+    "fallbacks": ([],),
     "mcp_servers": ([],),
-    "output_config": ({},),
-    "output_format": (),
     "speed": ("standard",),
     "thread": (),
 }
-REQUIRED = {  # by the type of a block
+NEUTRAL_BLOCK: dict[str, tuple[Any, ...]] = {"toolset_name": ()}
+NEUTRAL_OUTPUT: dict[str, tuple[Any, ...]] = {
+    "effort": ("high",),  # which is Anthropic's default
+    "task_budget": (),
+}
+REQUIRED: dict[str, tuple[str, ...]] = {  # by the type of a block
     "text": ("text",),
     "thinking": ("thinking",),
     "redacted_thinking": (),
     "tool_use": ("id", "name", "input"),
     "tool_result": ("tool_use_id",),
 }
+OTHERS: dict[str, tuple[str, ...]] = {  # that such a block may have
+    "text": ("citations",),
+    "thinking": ("signature",),
+    "redacted_thinking": (),
+    "tool_use": ("caller",),
+    "tool_result": ("content", "is_error"),
+}
+
+
+def schema_of(body: Conversation) -> tuple[Json | None, str]:
+    """What the text must be, None: anything; and where that stands. Raises BadRequest."""
+    given = body.output_config.format if body.output_config else None
+    if body.output_format is None:
+        return given.schema if given else None, "output_config.format.schema"
+    if given is not None:
+        problem = "it cannot stand beside output_config.format, leave it out"
+        raise BadRequest(problem, "output_format")
+    return body.output_format.schema, "output_format.schema"
 
 
 def chat(body: Conversation, max_tokens: int | None = None) -> Chat:
     """`max_tokens` of the answer, where there is to be one. Raises BadRequest for what is not
     served yet."""
     refuse_unserved(body, NEUTRAL)
+    if body.output_config is not None:
+        refuse_unserved(body.output_config, NEUTRAL_OUTPUT, "output_config.")
     system = [Message("system", _text(body.system, "system"))] if body.system else []
     turns: list[Message] = []
     for place, turn in enumerate(body.messages):
         for message in _messages(turn, f"messages[{place}].content"):
             if turns and turns[-1].role == message.role != "tool":  # one turn, as it has it
-                message = _joined(turns.pop(), message)
+                message = one_turn(turns.pop(), message)
             turns.append(message)
     if turns[-1].role == "assistant":
         place = len(body.messages) - 1
@@ -102,19 +146,6 @@ def chat(body: Conversation, max_tokens: int | None = None) -> Chat:
     check_results(("messages", message) for message in turns)
     tools = read_tools(body.tools, body.tool_choice)
     return Chat((*system, *turns), tools, read_thinking(body.thinking, max_tokens))
-
-
-def _joined(first: Message, second: Message) -> Message:
-    return Message(
-        first.role,
-        _lines(first.content, second.content),
-        _lines(first.reasoning, second.reasoning),
-        (*first.tool_calls, *second.tool_calls),
-    )
-
-
-def _lines(first: str, second: str) -> str:
-    return f"{first}\n{second}" if first and second else first or second
 
 
 def _messages(turn: Turn, where: str) -> Iterator[Message]:
@@ -158,11 +189,10 @@ def _check(block: Block, allowed: Sequence[str], where: str) -> None:
     if block.type not in allowed:
         problem = f"a block of type {block.type[:40]!r} is not served here, give {allowed[0]}"
         raise BadRequest(problem, f"{where}.type")
-    if block.type == "tool_result" and block.text is not None:
-        raise BadRequest("a result is told in content, leave it out", f"{where}.text")
-    for name in REQUIRED[block.type]:
-        if getattr(block, name) is None:
-            raise BadRequest("it is required", f"{where}.{name}")
+    refuse_unserved(block, NEUTRAL_BLOCK, f"{where}.")
+    others = (*OTHERS[block.type], "cache_control")
+    kind = f"a block of type {block.type!r}"
+    check_fields(block, f"{where}.", kind, REQUIRED[block.type], others)
 
 
 KINDS = {

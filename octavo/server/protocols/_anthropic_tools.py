@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from octavo.engine.tools import Mode, offered, tool
 from octavo.errors import BadRequest
-from octavo.server.tools import Mode, offered, tool
+from octavo.server.bodies import check_fields, refuse_unserved
 from octavo.types import Thinking, Tool, Tools
 
 PREFIX = "toolu_"  # of the ids of calls
@@ -21,6 +22,10 @@ class ToolDefinition(Struct):
     # Accepted because they change no token: every prefix is cached, input streams as it comes.
     cache_control: Any = None
     eager_input_streaming: bool | None = None
+    # Not served: see NEUTRAL.
+    allowed_callers: Any = None
+    defer_loading: Any = None
+    input_examples: Any = None
 
 
 class ToolChoice(Struct):
@@ -39,26 +44,33 @@ class ThinkingConfig(Struct):
         return self.type != "disabled" and self.display != "omitted"
 
 
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "allowed_callers": (["direct"],),
+    "defer_loading": (False,),
+    "input_examples": ([],),
+}
+MODES: dict[str, Mode] = {"auto": "auto", "any": "required", "tool": "named", "none": "none"}
+
+
 def read_tools(tools: list[ToolDefinition] | None, choice: ToolChoice | None) -> Tools | None:
     """Raises BadRequest."""
     defined = [_tool(one, f"tools[{place}]") for place, one in enumerate(tools or ())]
     if choice is None:
-        choice = ToolChoice("auto")
-    modes: dict[str, Mode] = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
-    names = None
-    if choice.type == "tool":
-        if choice.name is None:
-            raise BadRequest("it is required", "tool_choice.name")
-        names = [choice.name]
-    is_parallel = choice.type != "tool" and not choice.disable_parallel_tool_use
-    field = "tool_choice"
-    return offered(defined, modes[choice.type], names, is_parallel=is_parallel, field=field)
+        return offered(defined, "auto", None)
+    required = ("name",) if choice.type == "tool" else ()
+    others = () if choice.type == "none" else ("disable_parallel_tool_use",)
+    check_fields(choice, "tool_choice.", f"a choice of type {choice.type!r}", required, others)
+    names = None if choice.name is None else [choice.name]
+    is_parallel = not choice.disable_parallel_tool_use
+    return offered(defined, MODES[choice.type], names, is_parallel=is_parallel)
 
 
 def _tool(one: ToolDefinition, where: str) -> Tool:
     if one.type not in (None, "custom"):
         problem = f"a tool of type {one.type[:40]!r} is not served, give your own"
         raise BadRequest(problem, f"{where}.type")
+    refuse_unserved(one, NEUTRAL, f"{where}.")
     if one.input_schema is None:
         raise BadRequest("it is required", f"{where}.input_schema")
     return tool(one.name, one.description, one.input_schema, where=where, schema="input_schema")
@@ -68,11 +80,12 @@ def read_thinking(config: ThinkingConfig | None, max_tokens: int | None) -> Thin
     """`max_tokens` of the whole answer. Raises BadRequest."""
     if config is None:
         return None
-    if config.type != "enabled":
+    required = ("budget_tokens",) if config.type == "enabled" else ()
+    others = () if config.type == "disabled" else ("display",)
+    check_fields(config, "thinking.", f"thinking of type {config.type!r}", required, others)
+    if config.budget_tokens is None:
         return Thinking("thinking", is_wanted=config.type == "adaptive")
     budget, field = config.budget_tokens, "thinking.budget_tokens"
-    if budget is None:
-        raise BadRequest("it is required", field)
     if budget < MIN_BUDGET:
         raise BadRequest(f"{budget} is less than {MIN_BUDGET} tokens", field)
     if max_tokens is not None and budget >= max_tokens:

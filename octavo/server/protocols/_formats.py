@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from octavo.errors import BadRequest
+from octavo.server.bodies import check_fields
 from octavo.types import Json
 
 ANY_OBJECT: Json = {"type": "object"}
@@ -16,6 +17,7 @@ ANY_OBJECT: Json = {"type": "object"}
 
 class JsonSchema(Struct):
     schema: dict[str, Any] | None = None
+    # They say nothing of the answer.
     name: str | None = None
     description: str | None = None
     strict: bool | None = None  # it is held to either way
@@ -36,12 +38,10 @@ def schema_of(given: Format | FlatFormat | None, field: str) -> Json | None:
     """None: any text will do. Raises BadRequest."""
     if given is None:
         return None
-    where = given.json_schema if isinstance(given, Format) else given
     if given.type != "json_schema":
-        if where is not None and where.schema is not None:
-            problem = f"a format of type {given.type!r} has none, give type json_schema"
-            raise BadRequest(problem, schema_field(given, field))
+        check_fields(given, f"{field}.", f"a format of type {given.type!r}", ())
         return ANY_OBJECT if given.type == "json_object" else None
+    where = given.json_schema if isinstance(given, Format) else given
     if where is None or where.schema is None:
         raise BadRequest("it is required", schema_field(given, field))
     return where.schema

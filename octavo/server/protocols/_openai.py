@@ -31,6 +31,10 @@ NEUTRAL_STREAM: Mapping[str, tuple[Any, ...]] = {"include_obfuscation": (False,)
 
 Limit = Annotated[int, Meta(ge=1, lt=2**31)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
 
 
 class StreamOptions(Struct):

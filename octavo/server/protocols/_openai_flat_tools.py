@@ -10,10 +10,16 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from octavo.engine.tools import Mode, offered, tool
 from octavo.errors import BadRequest
 from octavo.server.bodies import Unknown, refuse_unserved
-from octavo.server.protocols._openai_tools import Reasoning, read_thinking
-from octavo.server.tools import Mode, offered, tool
+from octavo.server.protocols._openai_tools import (
+    Reasoning,
+    check_choice,
+    chosen_name,
+    mode_of,
+    read_thinking,
+)
 from octavo.types import Json, Thinking, Tool, Tools
 
 
@@ -43,6 +49,9 @@ class FlatChoice(Struct):
     name: str | None = None
     mode: Literal["auto", "required"] | None = None
     tools: list[FlatChosen] | None = None
+
+
+CHOICES = {"function": ("name",), "allowed_tools": ("mode", "tools")}
 
 
 class FlatReasoning(Reasoning):
@@ -82,9 +91,7 @@ def read_tools(
         _tool(one, f"tools[{place}]") for place, one in enumerate(tools or ()) if one.is_function
     ]
     mode, names = _choice(choice)
-    is_named = isinstance(choice, FlatChoice) and choice.type == "function"
-    is_parallel = is_parallel is not False and not is_named
-    return offered(defined, mode, names, is_parallel=is_parallel, field="tool_choice")
+    return offered(defined, mode, names, is_parallel=is_parallel is not False)
 
 
 def _tool(one: FlatTool, where: str) -> Tool:
@@ -95,32 +102,16 @@ def _tool(one: FlatTool, where: str) -> Tool:
 
 
 def _choice(choice: str | FlatChoice | None) -> tuple[Mode, list[str] | None]:
-    match choice:
-        case None | "auto":
-            return "auto", None
-        case "none" | "required":
-            return choice, None
-        case FlatChoice(type="function"):
-            return "required", [_given(choice.name, "name")]
-        case FlatChoice(type="allowed_tools"):
-            chosen = _given(choice.tools, "tools")
-            names = [_name(one, place) for place, one in enumerate(chosen)]
-            return _given(choice.mode, "mode"), names
-    kind = choice if isinstance(choice, str) else choice.type
-    problem = f"{kind[:40]!r} is none of 'auto', 'none', 'required', a function, 'allowed_tools'"
-    raise BadRequest(problem, "tool_choice")
-
-
-def _given(value: Any, name: str) -> Any:
-    if value is None:
-        raise BadRequest("it is required", f"tool_choice.{name}")
-    return value
-
-
-def _name(one: FlatChosen, place: int) -> str:
-    if one.type != "function" or one.name is None:
-        raise BadRequest("only functions are served, name one", f"tool_choice.tools[{place}]")
-    return one.name
+    if not isinstance(choice, FlatChoice):
+        return mode_of(choice), None
+    check_choice(choice, choice.type, CHOICES)
+    if choice.name is not None:
+        return "named", [choice.name]
+    assert choice.mode is not None
+    assert choice.tools is not None
+    chosen, where = enumerate(choice.tools), "tool_choice.tools"
+    names = [chosen_name(one.type, one.name, f"{where}[{place}]") for place, one in chosen]
+    return choice.mode, names
 
 
 def thinking_of(reasoning: FlatReasoning | None) -> Thinking | None:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from octavo.engine.tools import called, check_results, one_turn
 from octavo.errors import BadRequest
-from octavo.server.bodies import refuse_unserved
-from octavo.server.tools import called, check_results
+from octavo.server.bodies import check_fields, refuse_unserved
 from octavo.types import Chat, Json, Message, ToolCall
 
 RESPONSE, MESSAGE = "resp_", "msg_"  # how ids begin; what follows is the response's, for all
@@ -37,7 +37,6 @@ OTHERS: dict[str, tuple[str, ...]] = {  # that such an item may have
     "function_call": (),
     "function_call_output": ("name",),  # the call's id names the tool
 }
-FIELDS = sorted({name for kind in KINDS for name in (*REQUIRED[kind], *OTHERS[kind])})
 PARTS = {  # by where they stand
     "message": ("input_text", "output_text"),
     "function_call_output": ("input_text",),
@@ -92,8 +91,7 @@ def read(given: str | Sequence[Item]) -> tuple[Json, ...]:
 def _item(item: Item, where: str) -> Json:
     kind = item.type or ("message" if item.role or item.id is None else REFERENCE)
     if kind == REFERENCE:
-        if item.id is None:
-            raise BadRequest("it is required", where + "id")
+        check_fields(item, where, f"an item of type {kind!r}", ("id",))
         return {"type": REFERENCE, "id": item.id}
     if kind not in KINDS:
         problem = f"an item of type {kind[:40]!r} is not served, give one of {', '.join(KINDS)}"
@@ -115,13 +113,8 @@ def _item(item: Item, where: str) -> Json:
 def _check(kind: str, item: Item, where: str) -> None:
     """It has what such an item needs, and nothing that would be lost. Raises BadRequest."""
     refuse_unserved(item, NEUTRAL, where)
-    for name in REQUIRED[kind]:
-        if getattr(item, name) is None:
-            raise BadRequest("it is required", where + name)
-    known = {*REQUIRED[kind], *OTHERS[kind]}
-    for name in FIELDS:
-        if name not in known and getattr(item, name) is not None:
-            raise BadRequest(f"an item of type {kind!r} has none, leave it out", where + name)
+    others = (*OTHERS[kind], "id", "status", *NEUTRAL)
+    check_fields(item, where, f"an item of type {kind!r}", REQUIRED[kind], others)
 
 
 def _thought(item: Item, where: str) -> Json:
@@ -184,7 +177,7 @@ def chat(opening: Chat, before: Sequence[Json], own: Sequence[Json]) -> Chat:
         if (message := _as_message(item)) is None:
             continue
         if said and _is_one_turn(said[-1][1], message):
-            message = _joined(said.pop()[1], message)
+            message = one_turn(said.pop()[1], message)
         said.append((f"input[{place}].call_id", message))
     check_results(said)
     return replace(opening, messages=tuple(message for _, message in said))
@@ -225,18 +218,6 @@ def _is_one_turn(first: Message, second: Message) -> bool:
     if second.reasoning:
         return not (first.content or first.tool_calls)
     return bool(second.tool_calls or first.tool_calls or not first.content)
-
-
-def _joined(first: Message, second: Message) -> Message:
-    def lines(*texts: str) -> str:
-        return "\n".join(text for text in texts if text)
-
-    return Message(
-        "assistant",
-        lines(first.content, second.content),
-        lines(first.reasoning, second.reasoning),
-        (*first.tool_calls, *second.tool_calls),
-    )
 
 
 def item_id(kind: str, response: str, place: int) -> str:

@@ -1,12 +1,14 @@
 """Tools and thoughts in the words of chat completions: definitions, choice, calls, deltas."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from octavo.engine.tools import Mode, called, offered, tool
 from octavo.errors import BadRequest
+from octavo.server.bodies import check_fields
 from octavo.server.calls import Answer
-from octavo.server.tools import Mode, called, offered, tool
 from octavo.types import CallDelta, Delta, Json, Thinking, Tool, ToolCall, Tools
 
 PREFIX = "call_"  # of the ids of calls
@@ -46,6 +48,10 @@ class ChosenTool(Struct):
     type: str
     function: Named | None = None
 
+    @property
+    def name(self) -> str | None:
+        return self.function.name if self.function else None
+
 
 class Allowed(Struct):
     mode: Literal["auto", "required"]
@@ -56,6 +62,9 @@ class Choice(Struct):
     type: str
     function: Named | None = None
     allowed_tools: Allowed | None = None
+
+
+CHOICES = {"function": ("function",), "allowed_tools": ("allowed_tools",)}
 
 
 class Reasoning(Struct):
@@ -74,9 +83,7 @@ def read_tools(
     """Raises BadRequest."""
     defined = [_tool(one, f"tools[{place}]") for place, one in enumerate(tools or ())]
     mode, names = _choice(choice)
-    is_named = isinstance(choice, Choice) and choice.type == "function"
-    is_parallel = is_parallel is not False and not is_named
-    return offered(defined, mode, names, is_parallel=is_parallel, field="tool_choice")
+    return offered(defined, mode, names, is_parallel=is_parallel is not False)
 
 
 def _tool(one: FunctionTool, where: str) -> Tool:
@@ -91,27 +98,45 @@ def _tool(one: FunctionTool, where: str) -> Tool:
 
 
 def _choice(choice: str | Choice | None) -> tuple[Mode, list[str] | None]:
+    if not isinstance(choice, Choice):
+        return mode_of(choice), None
+    check_choice(choice, choice.type, CHOICES)
+    if choice.function is not None:
+        return "named", [choice.function.name]
+    assert choice.allowed_tools is not None
+    where = "tool_choice.allowed_tools.tools"
+    chosen = enumerate(choice.allowed_tools.tools)
+    names = [chosen_name(one.type, one.name, f"{where}[{place}]") for place, one in chosen]
+    return choice.allowed_tools.mode, names
+
+
+def mode_of(choice: str | None) -> Mode:
+    """Of a choice that is a word, or none. Raises BadRequest."""
     match choice:
-        case None | "auto":
-            return "auto", None
-        case "none" | "required":
-            return choice, None
-        case Choice(type="function", function=Named(name=name)):
-            return "required", [name]
-        case Choice(type="allowed_tools", allowed_tools=Allowed(mode=mode, tools=tools)):
-            return mode, [_chosen(one, place) for place, one in enumerate(tools)]
-        case Choice(type="function" | "allowed_tools" as missing):
-            raise BadRequest("it is required", f"tool_choice.{missing}")
-    kind = choice if isinstance(choice, str) else choice.type
+        case None:
+            return "auto"
+        case "auto" | "none" | "required":
+            return choice
+    raise _no_choice(choice)
+
+
+def check_choice(choice: Struct, kind: str, known: Mapping[str, Sequence[str]]) -> None:
+    """`known`: the kinds, and what such a choice has. Raises BadRequest."""
+    if kind not in known:
+        raise _no_choice(kind)
+    check_fields(choice, "tool_choice.", f"a choice of type {kind!r}", known[kind])
+
+
+def _no_choice(kind: str) -> BadRequest:
     problem = f"{kind[:40]!r} is none of 'auto', 'none', 'required', a function, 'allowed_tools'"
-    raise BadRequest(problem, "tool_choice")
+    return BadRequest(problem, "tool_choice")
 
 
-def _chosen(one: ChosenTool, place: int) -> str:
-    where = f"tool_choice.allowed_tools.tools[{place}]"
-    if one.type != "function" or one.function is None:
+def chosen_name(kind: str, name: str | None, where: str) -> str:
+    """Raises BadRequest."""
+    if kind != "function" or name is None:
         raise BadRequest("only functions are served, name one", where)
-    return one.function.name
+    return name
 
 
 def read_calls(calls: list[CallBack] | None, where: str) -> tuple[ToolCall, ...]:
@@ -138,6 +163,8 @@ def read_thinking(reasoning: Reasoning | None, effort: str | None) -> Thinking |
         raise BadRequest(f"{most} is not a number of tokens", "reasoning.max_tokens")
     if effort is None and most is None:
         return None
+    if effort == "none" and most:
+        raise BadRequest(f"{most} contradicts {field} 'none', give one", "reasoning.max_tokens")
     if effort == "none":
         return Thinking(field, is_wanted=False)
     return Thinking(field if effort else "reasoning.max_tokens", None, most, effort)

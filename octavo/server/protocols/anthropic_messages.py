@@ -16,9 +16,9 @@ from msgspec import Meta
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError
-from octavo.server.bodies import CacheSalt, Timeout, decode
+from octavo.server.bodies import CacheSalt, Timeout, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed
-from octavo.server.protocols._anthropic import Conversation, chat, problem
+from octavo.server.protocols._anthropic import Conversation, chat, problem, schema_of
 from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
 from octavo.server.protocols._openai import stop_strings
 from octavo.types import Delta, Finished, Json, SamplingParams, ToolCall
@@ -43,29 +43,35 @@ class Body(Conversation, kw_only=True):
     timeout: Timeout | None = None
     cache_salt: CacheSalt | None = None
     # Accepted because they change no token.
-    diagnostics: Any = None
     inference_geo: str | None = None
     metadata: Any = None
     service_tier: str | None = None
+    diagnostics: Any = None  # not served: see NEUTRAL
+
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {"diagnostics": ({}, {"previous_message_id": None})}
 
 
 def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body)
+    refuse_unserved(body, NEUTRAL)
+    schema, field = schema_of(body)
     return Call(
         model=body.model,
         prompts=(chat(body, body.max_tokens),),
-        params=_params(body),
+        params=_params(body, schema),
         priority=body.priority or 0,
         timeout=body.timeout,
         cache_salt=body.cache_salt,
         stream=bool(body.stream),
         # Who did not ask for thoughts looks for the answer in the first block.
         shows_thoughts=body.thinking is not None and body.thinking.is_shown,
+        names={"schema": field},
         ignored=ignored,
     )
 
 
-def _params(body: Body) -> SamplingParams:
+def _params(body: Body, schema: Json | None) -> SamplingParams:
     given: dict[str, Any] = {
         "max_tokens": body.max_tokens,
         "stop": stop_strings(body.stop_sequences, "stop_sequences"),
@@ -74,6 +80,7 @@ def _params(body: Body) -> SamplingParams:
         # 0 means the likeliest token; so does any share it alone reaches.
         "top_p": 1e-9 if body.top_p == 0 else body.top_p,
         "seed": body.seed,
+        "schema": schema,
     }
     return SamplingParams(**{name: value for name, value in given.items() if value is not None})
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
+from octavo.engine.tools import check_results
 from octavo.errors import BadRequest
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed, says
@@ -40,7 +41,6 @@ from octavo.server.protocols._openai_tools import (
     read_thinking,
     read_tools,
 )
-from octavo.server.tools import check_results
 from octavo.types import MAX_LOGPROBS, Chat, Delta, Finished, Json, Message, TokenLogprob
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]

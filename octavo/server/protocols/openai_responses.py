@@ -16,7 +16,14 @@ from octavo.errors import BadRequest, OctavoError
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._formats import FlatFormat, schema_of
-from octavo.server.protocols._openai import NEUTRAL_STREAM, Limit, Sampled, problem, sampling
+from octavo.server.protocols._openai import (
+    NEUTRAL_STREAM,
+    Limit,
+    Metadata,
+    Sampled,
+    problem,
+    sampling,
+)
 from octavo.server.protocols._openai_flat_tools import (
     FlatChoice,
     FlatReasoning,
@@ -50,10 +57,6 @@ Includable = Literal[
     "file_search_call.results",
     "web_search_call.action.sources",
     "web_search_call.results",
-]
-Metadata = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-    Meta(max_length=16),
 ]
 
 

@@ -1,22 +1,24 @@
-"""What all protocols say alike of tools: definitions, the choice among them, calls come back.
+"""What all callers say alike of tools: definitions, the choice among them, calls and results.
 
 Knows no protocol's spelling: whoever reads one says where things stand in it, for the errors.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
 from octavo.errors import BadRequest
-from octavo.types import Json, Message, Tool, ToolCall, Tools
+from octavo.types import Delta, Json, Message, Tool, ToolCall, Tools
 
 MAX_TOOLS = 1024
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}, "additionalProperties": False}
 
-Mode = Literal["auto", "none", "required"]
+# required: the answer is calls. named: it is one call, of the tool that has a name.
+Mode = Literal["auto", "none", "required", "named"]
 
 
 def tool(name: str, description: str | None, parameters: Any, *, where: str, schema: str) -> Tool:
@@ -38,29 +40,25 @@ def tool(name: str, description: str | None, parameters: Any, *, where: str, sch
 
 
 def offered(
-    tools: Sequence[Tool],
-    mode: Mode,
-    names: Sequence[str] | None,
-    *,
-    is_parallel: bool,
-    field: str,
+    tools: Sequence[Tool], mode: Mode, names: Sequence[str] | None, *, is_parallel: bool = True
 ) -> Tools | None:
     """What a model is told of, and may or must call: all, or those of these `names`. None: nothing.
-    `field` is where the choice stands. Raises BadRequest."""
+    Raises BadRequest."""
     known = _by_name(tools)
     for name in names or ():
         if name not in known:
-            raise BadRequest(f"there is no tool {name[:80]!r}, give one of tools", field)
+            raise BadRequest(f"there is no tool {name[:80]!r}, give one of tools", "tool_choice")
     if not tools:
         if mode == "required":
-            raise BadRequest("there are no tools to call, give some", field)
+            raise BadRequest("there are no tools to call, give some", "tool_choice")
         return None
     if mode == "none":
         return None
     callable = tuple(dict.fromkeys(known if names is None else names))
     if not callable:
-        raise BadRequest("no tool may be called, give the names of some", field)
-    return Tools(tuple(tools), callable, mode == "required", is_parallel)
+        raise BadRequest("no tool may be called, give the names of some", "tool_choice")
+    is_required = mode in ("required", "named")
+    return Tools(tuple(tools), callable, is_required, is_parallel and mode != "named")
 
 
 def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
@@ -69,7 +67,9 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     known: dict[str, Tool] = {}
     for tool in tools:
         if tool.name in known:
-            raise BadRequest(f"two are called {tool.name!r}, give each a name of its own", "tools")
+            where, _, _ = tool.field.rpartition(".")
+            problem = f"two are called {tool.name!r}, give each a name of its own"
+            raise BadRequest(problem, f"{where}.name")
         known[tool.name] = tool
     return known
 
@@ -93,3 +93,29 @@ def check_results(messages: Iterable[tuple[str, Message]]) -> None:
         if message.tool_call_id is not None and message.tool_call_id not in made:
             problem = f"no message before it calls a tool as {message.tool_call_id[:80]!r}"
             raise BadRequest(problem, where)
+
+
+def one_turn(first: Message, second: Message) -> Message:
+    """Two messages of one role as one: their texts line by line, their calls in order."""
+
+    def lines(*texts: str) -> str:
+        return "\n".join(text for text in texts if text)
+
+    return Message(
+        first.role,
+        lines(first.content, second.content),
+        lines(first.reasoning, second.reasoning),
+        (*first.tool_calls, *second.tool_calls),
+    )
+
+
+def calls_of(deltas: Iterable[Delta]) -> tuple[ToolCall, ...]:
+    """The calls of an answer; the last one's arguments may be cut off."""
+    calls: dict[int, ToolCall] = {}
+    for part in (part for delta in deltas for part in delta.calls):
+        if part.id is not None and part.name is not None:
+            calls[part.index] = ToolCall(part.id, part.name, part.arguments)
+        else:
+            begun = calls[part.index]
+            calls[part.index] = replace(begun, arguments=begun.arguments + part.arguments)
+    return tuple(calls.values())
