@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from octavo.engine.notations import Notation
 from octavo.errors import BadRequest
+from octavo.grammar.fronts._places import names_of, references
+from octavo.grammar.fronts._references import located
 from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Json, Tool
 
@@ -19,6 +21,9 @@ _SAYS_NOTHING = frozenset(
     | {"$defs", "definitions", "readOnly", "writeOnly"}
 )
 MOST_CHARACTERS = 1 << 18  # of a schema as JSON
+REMEMBERED = 1 << 15  # characters of one that is not checked anew each time
+ONLY_SHARED = "only what is in $defs can be pointed to"
+_SHARED = ("$defs", "definitions")
 _TYPES: Mapping[str, Any] = {
     "string": str,
     "integer": int,
@@ -53,7 +58,7 @@ def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> It
         return
     writer = _Writer(rule, tool, notation, quote)
     value = writer.gemma if notation.bare_keys else writer.python
-    body = writer.pairs(tool.parameters, tool.field, value, ends_name=notation.ends_name)
+    body = writer.pairs(writer.root, tool.field, value, ends_name=notation.ends_name)
     yield f"{rule}_rest: {body} {json.dumps(notation.brackets[1])}"
     yield from writer.rules
 
@@ -83,18 +88,20 @@ def _json(schema: Any, field: str) -> str:
     text = json.dumps(schema)
     if len(text) > MOST_CHARACTERS:
         raise BadRequest(f"{len(text)} characters are more than {MOST_CHARACTERS}", field)
-    return _checked(text, field)
+    return _remembered(text, field) if len(text) <= REMEMBERED else _checked(text, field)
 
 
-@lru_cache(256)
 def _checked(schema: str, field: str) -> str:
-    """A client sends the same tools with every turn."""
     return "%json " + json.dumps(enforceable(json.loads(schema), field))
+
+
+_remembered = lru_cache(256)(_checked)  # a client sends the same tools with every turn
 
 
 class _Writer:
     def __init__(self, rule: str, tool: Tool, notation: Notation, quote: str) -> None:
-        self._rule, self._root, self._where = rule, tool.parameters, tool.field
+        self._rule, self.root, self._where = rule, located(tool.parameters, tool.field), tool.field
+        self._shared = {name: self.root[name] for name in _SHARED if name in self.root}
         self._notation, self._quote = notation, quote
         self._named: dict[str, str] = {}  # what a $ref points to -> its rule
         self.rules: list[str] = []
@@ -140,14 +147,11 @@ class _Writer:
                 return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
             if said == {"type"} and schema["type"] in ("boolean", "null"):
                 return '"None"' if schema["type"] == "null" else '("True" | "False")'
-            if "$ref" in schema and not str(schema["$ref"]).startswith(
-                ("#/$defs/", "#/definitions/")
+            schema = schema | self._shared  # its own ones have other places, from the root
+            if not all(
+                ref.startswith(("#/$defs/", "#/definitions/")) for ref in references(schema)
             ):
-                raise _unspeakable(f"{path}.$ref", "only what is in $defs can be pointed to")
-            shared = {
-                name: self._root[name] for name in ("$defs", "definitions") if name in self._root
-            }
-            schema = shared | schema
+                raise _unspeakable(f"{path}.$ref", ONLY_SHARED)
         return _json(schema, path)
 
     def gemma(self, schema: Any, path: str) -> str:
@@ -201,14 +205,14 @@ class _Writer:
 
     def _pointed_to(self, schema: Json, path: str) -> str:
         _refuse_others(schema, {"$ref"}, path)
-        ref = str(schema["$ref"])
+        ref = schema["$ref"]
         if ref not in self._named:
-            _, _, name = ref.rpartition("/")
-            shared = self._root.get("$defs", {}) | self._root.get("definitions", {})
-            if ref not in (f"#/$defs/{name}", f"#/definitions/{name}") or name not in shared:
-                raise _unspeakable(f"{path}.$ref", "only what is in $defs can be pointed to")
+            keyword, *names = names_of(ref) or ("",)
+            if keyword not in _SHARED or len(names) != 1:
+                raise _unspeakable(f"{path}.$ref", ONLY_SHARED)
             place = self._named[ref] = f"{self._rule}_ref_{len(self._named)}"
-            self.rules.append(f"{place}: {self.gemma(shared[name], f'{self._where}.$defs.{name}')}")
+            shared, where = self._shared[keyword][names[0]], f"{self._where}.{keyword}.{names[0]}"
+            self.rules.append(f"{place}: {self.gemma(shared, where)}")
         return self._named[ref]
 
     def _literal(self, value: Any) -> str:

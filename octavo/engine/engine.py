@@ -172,22 +172,28 @@ class Engine:
         """Computes one step, if there is work, and returns all that is new."""
         self._end_late()
         if self._scheduler.has_work:
-            step = self._scheduler.plan()
-            now = monotonic()
-            self._batch_size = len(step.chunks)
-            for chunk in step.chunks:
-                self._answers[chunk.sequence.id].begin(now)
-            try:
-                outcomes = self._runner.run(step)
-            except StepFailed as error:
-                logger.exception("a step failed")
-                self._step_failures[type(error.__cause__ or error).__name__] += 1
-                self._fail(step, str(error))
+            step = self._scheduler.plan(self.constraints.late)
+            if step.chunks:
+                self._compute(step)
             else:
-                self._scheduler.commit(step, [out.chunk for out in outcomes if out.is_late])
-                self._tell(outcomes)
+                self.constraints.wait()
         told, self._untold = self._untold, []
         return told
+
+    def _compute(self, step: Step) -> None:
+        now = monotonic()
+        self._batch_size = len(step.chunks)
+        for chunk in step.chunks:
+            self._answers[chunk.sequence.id].begin(now)
+        try:
+            outcomes = self._runner.run(step)
+        except StepFailed as error:
+            logger.exception("a step failed")
+            self._step_failures[type(error.__cause__ or error).__name__] += 1
+            self._fail(step, str(error))
+        else:
+            self._scheduler.commit(step, [out.chunk for out in outcomes if out.is_late])
+            self._tell(outcomes)
 
     def _end_late(self) -> None:
         """The requests whose time is over, running or waiting."""

@@ -61,7 +61,7 @@ class Runner:
             batch, wants = self._batch(step.chunks)
             self._constraints.begin(step.chunks)
             self._program.run(batch)
-            return self._outcomes(step.chunks, wants, self._constraints.wait(step.chunks))
+            return self._outcomes(step.chunks, wants, self._constraints.end(step.chunks))
         except Exception as error:
             raise StepFailed(f"the step failed: {type(error).__name__}: {error}") from error
 
@@ -137,8 +137,8 @@ def _sample(
             continue
         outcome = outcomes[want.chunk]
         mask = held.get(outcome.chunk.sequence.id)
-        if mask is not None and mask.mask is None:
-            outcome.error, outcome.is_late = mask.error, mask.error is None
+        if mask is not None and (mask.is_late or mask.error):
+            outcome.error, outcome.is_late = None if mask.is_late else mask.error, mask.is_late
         else:
             places.append(i)
             rows.append(_row(outcome.chunk, mask))

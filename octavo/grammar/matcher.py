@@ -8,7 +8,9 @@ many compile at once is bounded here.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import lru_cache
+from sys import getsizeof
 from threading import BoundedSemaphore, Lock
 from types import ModuleType
 from weakref import WeakValueDictionary
@@ -24,7 +26,10 @@ from octavo.types import Grammar, Ints
 
 MOST_CHARACTERS = 1 << 20  # of a grammar's text
 KEPT = 32  # grammars, compiled, beyond those in use
+KEPT_BYTES = 192 << 20  # of those, as estimated: no compiled one was found that takes more than
+A_GRAMMAR, A_CHARACTER = 4 << 20, 100  # bytes, of any, and more for each character of its text
 NO_ANSWER = "no answer fits it"
+SHORT = 128  # bytes of a text whose tokens are remembered
 WORD = 32  # tokens of a word of a mask
 
 
@@ -36,7 +41,8 @@ class Grammars:
         self._tokenizer, self._size = tokenizer, vocab_size
         self._vocabulary: LLTokenizer | None = None
         self._lock = Lock()  # of what follows
-        self._recent = OrderedDict[Grammar, Compiled | BadRequest]()
+        self._recent = OrderedDict[Grammar, Compiled | _Refusal]()
+        self._num_bytes = 0  # of the recent ones
         self._in_use = WeakValueDictionary[Grammar, Compiled]()
         self._compiling = BoundedSemaphore(1)  # of the CPUs, the engine needs the others
 
@@ -63,37 +69,53 @@ class Grammars:
         if (known := self._known(grammar)) is None:
             with self._compiling:
                 known = self._known(grammar) or self._keep(grammar, self._compiled(grammar))
-        if isinstance(known, BadRequest):
+        if isinstance(known, _Refusal):
             raise BadRequest(known.problem, known.field)
         return known
 
-    def _known(self, grammar: Grammar) -> "Compiled | BadRequest | None":
+    def _known(self, grammar: Grammar) -> "Compiled | _Refusal | None":
         with self._lock:
             if grammar in self._recent:
                 self._recent.move_to_end(grammar)
                 return self._recent[grammar]
             return self._in_use.get(grammar)
 
-    def _keep(self, grammar: Grammar, made: "Compiled | BadRequest") -> "Compiled | BadRequest":
+    def _keep(self, grammar: Grammar, made: "Compiled | _Refusal") -> "Compiled | _Refusal":
         with self._lock:
             self._recent[grammar] = made
+            self._num_bytes += _num_bytes(grammar, made)
             if isinstance(made, Compiled):
                 self._in_use[grammar] = made
-            if len(self._recent) > KEPT:
-                self._recent.popitem(last=False)
+            while len(self._recent) > KEPT or self._num_bytes > KEPT_BYTES:
+                self._num_bytes -= _num_bytes(*self._recent.popitem(last=False))
         return made
 
-    def _compiled(self, grammar: Grammar) -> "Compiled | BadRequest":
+    def _compiled(self, grammar: Grammar) -> "Compiled | _Refusal":
         front = _front(grammar)
         try:
             text = front.read(grammar.text)
         except BadRequest as error:
-            return error
+            return _Refusal(error.problem, error.field)
         prototype = LLMatcher(self._prepared(), text, log_level=0, limits=LIMITS)
         compiled = Compiled(prototype, self._prepared())
         if (problem := compiled.problem()) is not None:
-            return BadRequest(problem, front.FIELD)
+            return _Refusal(problem, front.FIELD)
         return compiled
+
+
+def _num_bytes(grammar: Grammar, made: "Compiled | _Refusal") -> int:
+    """An estimate: llguidance tells no sizes."""
+    if isinstance(made, _Refusal):
+        return getsizeof(grammar.text) + getsizeof(made.problem)
+    return getsizeof(grammar.text) + A_GRAMMAR + A_CHARACTER * len(grammar.text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """What is left of a BadRequest, which would keep alive what it was raised over."""
+
+    problem: str
+    field: str | None
 
 
 def _front(grammar: Grammar) -> ModuleType:
@@ -184,10 +206,11 @@ class _Vocabulary:
         control = set(self.special_token_ids)
         self._by_bytes = {token: i for i, token in enumerate(self.tokens) if i not in control}
         self._longest = max(map(len, self._by_bytes))
-        self._ids = lru_cache(4096)(self._encoded)  # keys come again with every object
+        self._short_ids = lru_cache(4096)(self._encoded)  # keys come again with every object
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return list(self._ids(text if isinstance(text, bytes) else text.encode()))
+        spelled = text if isinstance(text, bytes) else text.encode()
+        return list((self._short_ids if len(spelled) <= SHORT else self._encoded)(spelled))
 
     def _encoded(self, spelled: bytes) -> tuple[int, ...]:
         """Some vocabularies change a text as they cut it, or leave out bytes they cannot spell."""

@@ -138,14 +138,15 @@ class Scheduler:
                 "prompt_ids",
             )
 
-    def plan(self) -> Step:
+    def plan(self, late: Collection[str] = ()) -> Step:
         """What to compute next: the next token of all that are decoding, then, in order, prompts
-        and what is known of answers beyond their next tokens, as far as step_tokens go. Empty only
-        when there is no work. Every sequence that could be sampled in the last step was given its
-        token, was late, or finished."""
+        and what is known of answers beyond their next tokens, as far as step_tokens go. Those that
+        are still `late`, by id, keep their places and pages and are passed over. Empty only when
+        there is no work, or all that run are late. Every sequence that could be sampled in the
+        last step was given its token, was late, or finished."""
         firsts = [queue[0] for queue in (self._running, self._waiting) if queue]
         plan = _Plan(self._step_tokens, is_background=all(s.is_background for s in firsts))
-        for sequence in [s for s in self._running if s.num_left == 1]:
+        for sequence in [s for s in self._running if s.num_left == 1 and s.id not in late]:
             self._serve(sequence, plan)
         for sequence in [s for s in self._running if s.num_left > 1]:
             self._admit(plan, before=sequence.order)

@@ -3,6 +3,7 @@ and at nobody else's cost."""
 
 import json
 import threading
+import time
 from typing import Literal
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from schemas import is_valid, schemas
 
 from octavo import LLM, BadRequest, StepFailed
+from octavo.engine import constraints
 from octavo.grammar.matcher import Matcher
 from octavo.types import Delta, Finished, SamplingParams
 
@@ -160,9 +162,32 @@ CROWD = [
 ]
 
 
+class Steps:
+    """A program that remembers how many sequences each step was of."""
+
+    def __init__(self, program):
+        self._program, self.sizes = program, []
+
+    def __getattr__(self, name):
+        return getattr(self._program, name)
+
+    def run(self, batch):
+        self.sizes.append(len(batch.starts) - 1)
+        self._program.run(batch)
+
+
+def told_of(told, id):
+    return [event for other, event in told if other == id]
+
+
 def test_nobody_waits_for_a_grammar_that_takes_long(loaded, monkeypatch):
-    engine = engine_over(loaded)
+    """What others get, and in how many steps, is as if the slow one were not there."""
+    program = Steps(loaded.program)
+    engine = engine_over(loaded, program=program)
     alone = {one.id: run(engine, one)[one.id] for one in CROWD}
+    program.sizes.clear()
+    run(engine, CROWD[1])
+    num_steps = len(program.sizes)
     made, gate = Matcher.mask, threading.Event()
     first = engine.compile(CROWD[0].params).matcher().mask().copy()
 
@@ -172,18 +197,124 @@ def test_nobody_waits_for_a_grammar_that_takes_long(loaded, monkeypatch):
         return out
 
     monkeypatch.setattr(Matcher, "mask", mask)
-    for one in CROWD:
+    program.sizes.clear()
+    for one in CROWD[:2]:
         engine.add(one)
     told = []
-    while sum(isinstance(event, Finished) for _, event in told) < 2:
+    while not any(isinstance(event, Finished) for _, event in told):
+        told += engine.step()
+    assert program.sizes == [2] + [1] * (num_steps - 1)
+    assert not any(id == "slow" for id, _ in told)
+    engine.add(CROWD[2])  # has a grammar of its own
+    while not any(isinstance(event, Finished) for event in told_of(told, "quick")):
         told += engine.step()
     assert not any(id == "slow" for id, _ in told)
     gate.set()
     while engine.has_work:
         told += engine.step()
     for one in CROWD:
-        heard = [event for id, event in told if id == one.id]
-        assert tokens(heard) == tokens(alone[one.id])
+        assert tokens(told_of(told, one.id)) == tokens(alone[one.id])
+
+
+def test_where_all_wait_for_masks_nothing_is_computed_and_nothing_spins(loaded, monkeypatch):
+    program = Steps(loaded.program)
+    engine = engine_over(loaded, program=program)
+    alone = run(engine, CROWD[2])["quick"]
+    program.sizes.clear()
+    made, gate = Matcher.mask, threading.Event()
+    kept = [engine.compile(one.params) for one in CROWD]  # whose first masks are made beforehand
+    monkeypatch.setattr(Matcher, "mask", lambda self, **how: gate.wait(60) and made(self, **how))
+    for one in (CROWD[0], CROWD[2]):
+        engine.add(one)
+    engine.step()
+    began, num_steps = time.monotonic(), 0
+    while num_steps < 5:
+        assert engine.step() == []
+        num_steps += 1
+    assert time.monotonic() - began >= num_steps * constraints.PATIENCE
+    assert program.sizes == [2]
+    engine.add(CROWD[1])  # whoever comes meanwhile is served
+    told = []
+    while not any(isinstance(event, Finished) for _, event in told):
+        told += engine.step()
+    assert {id for id, _ in told} == {"plain"}
+    engine.cancel("slow")
+    gate.set()
+    while engine.has_work:
+        told += engine.step()
+    assert end(told_of(told, "slow")).reason == "cancelled"
+    assert tokens(told_of(told, "quick")) == tokens(alone)
+    assert kept[0] is engine.compile(CROWD[0].params)
+
+
+def test_heavy_masks_have_one_thread_among_them(loaded, monkeypatch):
+    """More grammars than there are threads: each is found out once, then they share one."""
+    monkeypatch.setattr(constraints, "HEAVY", 0)
+    engine, made, threads = engine_over(loaded), Matcher.mask, []
+
+    def mask(self, *, keeps_eos=True):
+        threads.append(threading.current_thread().name)
+        return made(self, keeps_eos=keeps_eos)
+
+    wanted = [asked(str(i), regex="[a-z]{9}", seed=i, logprobs=0) for i in range(8)]
+    engine.compile(wanted[0].params)
+    monkeypatch.setattr(Matcher, "mask", mask)
+    told = run(engine, *wanted)
+    heavy = [name for name in threads if "heavy" in name]
+    assert len(threads) == sum(len(tokens(told[one.id])) for one in wanted)
+    assert len(heavy) == len(threads) - len(wanted)
+    assert len(set(heavy)) == 1
+
+
+class Turns:
+    """Masks that are there so many steps after they were asked for."""
+
+    def __init__(self, delays):
+        self._delays, self._steps = iter(delays), 0
+        self._changed = threading.Condition()
+
+    def mask(self, matcher, made, **how):
+        with self._changed:
+            until = self._steps + next(self._delays, 0)
+            assert self._changed.wait_for(lambda: self._steps >= until, 10)
+        return made(matcher, **how)
+
+    def step(self):
+        with self._changed:
+            self._steps += 1
+            self._changed.notify_all()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    delays=st.lists(st.integers(0, 4), max_size=60),
+    options=st.sampled_from(
+        [{}, {"max_running": 2, "num_pages": 9}, {"step_tokens": 5, "max_running": 3}]
+    ),
+)
+def test_late_masks_change_no_answer(llama, delays, options):
+    wanted = [
+        asked("a", regex="[a-z]{9}", seed=1, max_tokens=20),
+        asked("b", schema=RECORD, seed=2, max_tokens=40, logprobs=2),
+        asked("c", seed=3, max_tokens=12),
+        asked("d", prompt=range(5, 60), choice=("a long one", "a long two"), seed=4),
+    ]
+    alone = {one.id: run(engine_over(llama), one)[one.id] for one in wanted}
+    engine, told = engine_over(llama, **options), []
+    kept = [engine.compile(one.params) for one in wanted]  # not late: it is not beside a step
+    turns, made = Turns(delays), Matcher.mask
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraints, "PATIENCE", 0.0005)
+        patch.setattr(Matcher, "mask", lambda self, **how: turns.mask(self, made, **how))
+        for one in wanted:
+            engine.add(one)
+        while engine.has_work:
+            told += engine.step()
+            turns.step()
+    assert len(kept) == len(wanted)
+    for one in wanted:
+        assert tokens(told_of(told, one.id)) == tokens(alone[one.id])
+        assert logprobs(told_of(told, one.id)) == logprobs(alone[one.id])
 
 
 def test_a_cancelled_answer_leaves_nothing_behind(loaded):

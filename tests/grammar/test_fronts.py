@@ -67,6 +67,40 @@ def test_a_schema_within_lark_is_written_as_one_that_stands_alone():
     assert not allows(Grammar("lark", lark), "call [1,  2].")
 
 
+WORD = '%json {"a": 1} %json {'
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("lark", f"start: {json.dumps(WORD)}"),
+        ("lark", f'start: {json.dumps(WORD)} // "{WORD}\n# "{WORD}'),
+        ("lark", f'# "\nstart: {json.dumps(WORD)}'),
+        ("lark", 'start: /%json \\{"a": 1\\} %json \\{/'),
+        ("gbnf", f"root ::= {json.dumps(WORD)} # {WORD}"),
+        ("gbnf", f'# "{WORD}\nroot ::= {json.dumps(WORD)}'),
+    ],
+)
+def test_a_word_within_texts_expressions_and_comments_is_none(kind, text):
+    assert allows(Grammar(kind, text), WORD)
+
+
+@pytest.mark.parametrize(
+    "before",
+    ['"%json {"', "/a\\//", '/a"/', '"\\""', '<|"|>', "</*>", "<#>", 'a // "\n', "# /\n|"],
+)
+def test_no_word_is_overlooked_behind_texts_expressions_and_comments(before):
+    with pytest.raises(BadRequest, match="'a' at \\$ is not enforced"):
+        grammars().compile(Grammar("lark", f'start: {before} %json {{"a": 1}} "x"'))
+
+
+@pytest.mark.parametrize("text", ["\x7f", "a\x00b", "\n\r\t\x1f", "\x85\u2028", "😀", "é", '"\\'])
+def test_a_choice_may_be_any_text(text):
+    grammar = SamplingParams(choice=("plain", text)).constraint
+    assert allows(grammar, text)
+    assert not allows(grammar, text + text)
+
+
 @pytest.mark.parametrize("text", ['root ::= "a"', '  root::="a"', '# x\nroot ::=\n  "a"'])
 def test_gbnf_is_told_by_its_arrows(text):
     assert SamplingParams(grammar=text).constraint.kind == "gbnf"

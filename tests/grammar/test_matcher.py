@@ -140,6 +140,28 @@ def test_a_refusal_is_remembered_and_raised_anew(grammars):
     assert errors[0] is not errors[1]
 
 
+def test_a_refusal_keeps_nothing_alive_but_its_sentence(grammars):
+    with pytest.raises(BadRequest):
+        grammars.compile(schema({"enum": ["large"] * 1000, "not": {}}))
+    (kept,) = grammars._recent.values()
+    assert not isinstance(kept, BaseException)
+    assert [type(one) for one in gc.get_referents(kept) if one is not type(kept)] == [str, str]
+
+
+LARGE, SMALL = Grammar("regex", "(" + "a" * 5000), Grammar("regex", "(" + "a" * 500)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(1 << 20, {SMALL, LARGE}), (4000, {SMALL}), (100, set())]
+)
+def test_what_is_kept_has_a_limit_in_bytes(grammars, monkeypatch, limit, kept):
+    monkeypatch.setattr(matcher, "KEPT_BYTES", limit)
+    for one in (SMALL, LARGE, SMALL):
+        with pytest.raises(BadRequest):
+            grammars.compile(one)
+    assert grammars._recent.keys() == kept
+
+
 def test_a_text_has_a_limit(grammars, monkeypatch):
     monkeypatch.setattr(matcher, "MOST_CHARACTERS", 10)
     with pytest.raises(BadRequest, match="regex: 11 characters are more than 10"):

@@ -66,7 +66,8 @@ class PaperEngine:
         self.slots = [{} for _ in windows]  # (page, slot) -> hash of the tokens up to there
         self.live = {}
         self.running = set()  # ids
-        self.ended, self.late = Counter(), Counter()
+        self.ended, self.times_late, self.times_rested = Counter(), Counter(), Counter()
+        self.resting = set()  # ids: late, and not to be planned for yet
         self.accepted = 0
 
     def without_cache(self):
@@ -127,15 +128,22 @@ class PaperEngine:
         for id in leaving:
             self._cancel(self.live[id])
         late = [chunk for chunk in step.chunks if chunk.samples and self._is_late(chunk)]
+        self.resting = {id for id in self.resting if not self._is_there(id)}
+        self.resting |= {chunk.sequence.id for chunk in late}
         self.scheduler.commit(step, late)
         self._sample(step, late)
         return step
 
     def _is_late(self, chunk):
         """Now and then its mask is not there yet; three times in a row at most."""
-        times = self.late[chunk.sequence.id]
-        self.late[chunk.sequence.id] = 0 if times == 3 else times + 1
+        times = self.times_late[chunk.sequence.id]
+        self.times_late[chunk.sequence.id] = 0 if times == 3 else times + 1
         return times < 3 and crc32(f"{chunk.sequence.id} {chunk.end}".encode()) % 4 == 0
+
+    def _is_there(self, id):
+        """The mask that was late, a few steps on."""
+        self.times_rested[id] += 1
+        return crc32(f"{id} {self.times_rested[id]}".encode()) % 3 == 0
 
     def _cancel(self, sequence):
         assert self.scheduler.cancel(sequence.id) is sequence
@@ -151,13 +159,15 @@ class PaperEngine:
         turn = {s.id for s in self.live.values() if not s.is_background} or set(self.live)
         decoding = {id for id in self.running & turn if self.live[id].num_left == 1}
         waiting = [s for id, s in self.live.items() if id not in self.running]
-        step = self.scheduler.plan()
+        step = self.scheduler.plan(self.resting)
         served = {chunk.sequence.id for chunk in step.chunks}
         preempted = {sequence.id for sequence in step.preempted}
         begun = served - self.running
         self.running = (self.running | begun) - preempted
-        assert decoding <= served | preempted, "a decode waits for no one"
-        assert bool(served) == bool(self.live), "there is progress as long as there is work"
+        rests = decoding & self.resting
+        assert decoding - rests <= served | preempted, "a decode waits for no one"
+        assert not rests & served, "who is late sits out"
+        assert served or rests or not self.live, "there is progress as long as there is work"
         assert served <= turn, "the background waits for all others"
         self._check_limits(step)
         self._check_order(step, waiting, begun)
@@ -184,7 +194,7 @@ class PaperEngine:
                 assert all(self.live[id].order < sequence.order for id in begun), "nobody passes"
         running = sorted((self.live[id] for id in self.running), key=lambda s: s.order)
         ends = {chunk.sequence.id: chunk.end for chunk in step.chunks}
-        if running:
+        if running and running[0].id not in self.resting:
             assert running[0].id in ends, "the first of all moves on in every step"
         turn = [s for s in running if s.is_background == running[0].is_background]
         prompts = [s for s in turn if s.num_left > 1]

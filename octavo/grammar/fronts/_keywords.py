@@ -1,27 +1,22 @@
-"""JSON Schema's keywords: which are enforced, which say nothing about an answer, and where schemas
-lie within schemas. Everything else is refused, so that a misspelt keyword is not an answer without
-its constraint.
+"""JSON Schema's keywords: which are enforced, and which say nothing about an answer. Everything
+else is refused, so that a misspelt keyword is not an answer without its constraint.
 """
 
-import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from octavo.errors import BadRequest
-from octavo.grammar.fronts import _patterns
+from octavo.grammar.fronts import _ecma, _patterns
+from octavo.grammar.fronts._places import found, replaced, shown, subschemas
 from octavo.types import Json
-
-ONE: Final = ("items", "additionalItems", "additionalProperties")  # each is a schema
-SEVERAL: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")  # a list of them
-NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")  # by name
 
 # fmt: off
 ENFORCED: Final = frozenset({
     "type", "enum", "const", "allOf", "anyOf", "oneOf",
-    "$ref", "$defs", "definitions", "$id", "$anchor", "$schema",
+    "$ref", "$defs", "definitions", "$schema",
     "properties", "required", "additionalProperties", "patternProperties",
     "minProperties", "maxProperties",
     "items", "prefixItems", "additionalItems", "minItems", "maxItems",
@@ -48,29 +43,11 @@ MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
 
-def subschemas(schema: Json) -> Iterator[tuple[str, Any]]:
-    """(the step there, what lies there)."""
-    for keyword in ONE:
-        if keyword in schema and not isinstance(schema[keyword], list):
-            yield f".{keyword}", schema[keyword]
-    for keyword in SEVERAL:
-        if isinstance(schema.get(keyword), list):
-            yield from ((f".{keyword}[{i}]", part) for i, part in enumerate(schema[keyword]))
-    for keyword in NAMED:
-        if isinstance(schema.get(keyword), dict):
-            for name, part in schema[keyword].items():
-                yield f".{keyword}{_step(name)}", part
-
-
-def _step(name: str) -> str:
-    """Whole: no two names have the same."""
-    return f".{name}" if re.fullmatch(r"[\w-]{1,80}", name) else f"[{json.dumps(name)}]"
-
-
 class Reader:
     """One schema, on its way to what is enforced of it."""
 
     def __init__(self, root: Json, field: str) -> None:
+        """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
 
@@ -82,8 +59,8 @@ class Reader:
             raise BadRequest(f"{path} is not a schema: give an object, true or false", self._field)
         kept = {word: value for word, value in schema.items() if self._matters(word, value, path)}
         self._check(kept, path)
-        parts = {step: self.read(part, path + step) for step, part in subschemas(kept)}
-        kept = _with_patterns(_replaced(kept, parts))
+        parts = {steps: self.read(part, path + shown(steps)) for steps, part in subschemas(kept)}
+        kept = self._with_patterns(replaced(kept, parts), path)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
         return kept
@@ -149,7 +126,7 @@ class Reader:
         """Of an object: what its required properties may be, where they are listed texts."""
         for _ in range(8):  # references to references
             if isinstance(branch, dict) and isinstance(branch.get("$ref"), str):
-                branch = self._at(branch["$ref"])
+                branch = found(self._root, branch["$ref"])
         if not isinstance(branch, dict) or branch.get("type") != "object":
             return {}
         properties, required = branch.get("properties"), branch.get("required")
@@ -158,11 +135,28 @@ class Reader:
         listed = {name: _texts(properties.get(name)) for name in required if isinstance(name, str)}
         return {name: texts for name, texts in listed.items() if texts}
 
-    def _at(self, reference: str) -> Any:
-        here: Any = self._root
-        for name in reference.removeprefix("#/").split("/"):
-            here = here.get(name) if isinstance(here, dict) else None
-        return here
+    def _with_patterns(self, schema: Json, path: str) -> Json:
+        if isinstance(pattern := schema.get("pattern"), str):
+            schema["pattern"] = self._translated(pattern, "pattern", path)
+        if isinstance(named := schema.get("patternProperties"), dict):
+            word = "patternProperties"
+            schema[word] = {self._translated(name, word, path): named[name] for name in named}
+            if len(schema[word]) < len(named):
+                raise self._refusal(word, path, "has two that say the same: give one of them")
+        if schema.get("format") in _patterns.OF_FORMATS:
+            ours = {"pattern": _patterns.OF_FORMATS[schema.pop("format")]}
+            others = schema.get("allOf", [])
+            if "pattern" not in schema:
+                schema |= ours
+            elif isinstance(others, list):
+                schema["allOf"] = [*others, ours]
+        return schema
+
+    def _translated(self, pattern: str, word: str, path: str) -> str:
+        try:
+            return _ecma.translated(pattern)
+        except ValueError as error:
+            raise self._refusal(word, path, str(error)) from None
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:
@@ -190,33 +184,3 @@ def _texts(schema: Any) -> frozenset[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return frozenset()
     return frozenset(values)
-
-
-def _with_patterns(schema: Json) -> Json:
-    if isinstance(pattern := schema.get("pattern"), str):
-        schema["pattern"] = _patterns.translated(pattern)
-    if isinstance(named := schema.get("patternProperties"), dict):
-        schema["patternProperties"] = {_patterns.translated(name): named[name] for name in named}
-    if schema.get("format") in _patterns.OF_FORMATS:
-        ours = {"pattern": _patterns.OF_FORMATS[schema.pop("format")]}
-        others = schema.get("allOf", [])
-        if "pattern" not in schema:
-            schema |= ours
-        elif isinstance(others, list):
-            schema["allOf"] = [*others, ours]
-    return schema
-
-
-def _replaced(schema: Json, parts: Json) -> Json:
-    """The schema, with these parts for its own."""
-    out = dict(schema)
-    for keyword in ONE:
-        if f".{keyword}" in parts:
-            out[keyword] = parts[f".{keyword}"]
-    for keyword in SEVERAL:
-        if isinstance(schema.get(keyword), list):
-            out[keyword] = [parts[f".{keyword}[{i}]"] for i in range(len(schema[keyword]))]
-    for keyword in NAMED:
-        if isinstance(named := schema.get(keyword), dict):
-            out[keyword] = {name: parts[f".{keyword}{_step(name)}"] for name in named}
-    return out

@@ -1,11 +1,9 @@
-"""Regular expressions of JSON Schema: dates and times as patterns of their own, which know leap
-years, and ECMA-262's words where llguidance's differ.
+"""Dates and times as patterns, which know leap years.
 
 A format that stands here is enforced by its pattern: llguidance's own would take 29 February in
 any year, and a leap second at any minute. Leap seconds and the year 0 are left out.
 """
 
-import re
 from typing import Final
 
 _YEAR: Final = "(?:000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})"
@@ -24,13 +22,3 @@ OF_FORMATS: Final = {
     "time": f"^{_TIME}$",
     "date-time": f"^{_DATE}T{_TIME}$",
 }
-
-_SPACE: Final = re.compile(r"((?:^|[^\\])(?:\\\\)*)\\([sS])")
-
-
-def translated(pattern: str) -> str:
-    """ECMA-262's white space has U+FEFF, too."""
-    return _SPACE.sub(lambda found: found[1] + _SPACES[found[2]], pattern)
-
-
-_SPACES: Final = {"s": r"[\s\x{FEFF}]", "S": r"[^\s\x{FEFF}]"}

@@ -1,6 +1,6 @@
 """JSON Schema, draft 2020-12 as far as llguidance enforces it; the rest is refused by name.
 
-    schema ──_keywords.py, one by one──▶ schema of what is enforced ──llguidance──▶ grammar
+    schema ──_references.py──▶ one document ──_keywords.py──▶ what is enforced ──▶ grammar
 
 Answers are written on one line, `{"a": 1, "b": [2, 3]}`, properties in the schema's order: no
 white space is left to choose, so none can be endless. Strings escape what they must and nothing
@@ -16,7 +16,9 @@ from llguidance import LLMatcher
 
 from octavo.errors import BadRequest
 from octavo.grammar.fronts._checked import problem_of
-from octavo.grammar.fronts._keywords import Reader, subschemas
+from octavo.grammar.fronts._keywords import Reader
+from octavo.grammar.fronts._places import shown, subschemas
+from octavo.grammar.fronts._references import located
 from octavo.types import Json
 
 FIELD = "schema"
@@ -59,6 +61,7 @@ def enforceable(schema: Any, field: str) -> Json:
     if not isinstance(schema, dict):
         raise BadRequest("a schema is an object or true", field)
     try:
+        schema = located(schema, field)
         kept: Json = Reader(schema, field).read(schema) | {"x-guidance": OPTIONS}
     except RecursionError:
         raise BadRequest("it is nested too deeply", field) from None
@@ -94,10 +97,10 @@ def _blamed(schema: Json, problem: str) -> str:
 
 def _worst(schema: Json, shared: Json, problem: str, until: float) -> tuple[str, Json] | None:
     """None also when the time is over."""
-    parts = sorted(subschemas(schema), key=lambda part: not part[0].startswith((".$defs", ".def")))
-    for step, part in parts:  # first what others refer to
+    parts = sorted(subschemas(schema), key=lambda part: part[0][0] not in ("$defs", "definitions"))
+    for steps, part in parts:  # first what others refer to
         if monotonic() > until:
             return None
         if isinstance(part, dict) and _problem(shared | part) == problem:
-            return step, part
+            return shown(steps), part
     return None

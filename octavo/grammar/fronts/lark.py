@@ -18,7 +18,15 @@ from octavo.grammar.fronts._checked import checked
 FIELD = "grammar"
 EXAMPLE = ('start: "x" word+\nword: " " /[a-z]+/', "x one two", "x 1")
 
-_SCHEMA = re.compile(r"%json\s*(?=\{)")
+# As llguidance cuts a grammar, in which only a word of its own is one.
+_LEXEME = re.compile(
+    r"""(?P<word>%(?:json|regex|llguidance))[ \t\r\n]*
+      | (?:\#|//)[^\n]*
+      | "(?:\\.|[^"\\])*"
+      | /(?:\\.|[^/\\])+/
+      | <[^<>\s]+>""",
+    re.VERBOSE,
+)
 
 
 def read(text: str) -> str:
@@ -29,12 +37,16 @@ def read(text: str) -> str:
 
 def _with_schemas(text: str) -> str:
     parts: list[str] = []
-    end = 0
-    while found := _SCHEMA.search(text, end):
-        parts.append(text[end : found.end()])
-        try:
-            schema, end = json.JSONDecoder().raw_decode(text, found.end())
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the schema after a %json is not JSON: {error}", FIELD) from None
-        parts.append(json.dumps(json_schema.enforceable(schema, FIELD)))
-    return "".join([*parts, text[end:]])
+    copied = at = 0
+    while found := _LEXEME.search(text, at):
+        at = found.end()
+        if word := found["word"]:
+            try:
+                value, end = json.JSONDecoder().raw_decode(text, at)
+            except (ValueError, RecursionError) as error:
+                raise BadRequest(f"what follows a {word} is not JSON: {error}", FIELD) from None
+            if word == "%json":
+                parts += text[copied:at], json.dumps(json_schema.enforceable(value, FIELD))
+                copied = end
+            at = end
+    return "".join([*parts, text[copied:]])
