@@ -9,7 +9,7 @@ import secrets
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol, cast
 from uuid import uuid4
@@ -72,12 +72,14 @@ class Desk:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
         kept = await self._compile(reply)
-        tenant = tenant_of(key)
-        with _worded_for(reply.call):
-            requests = _requests(reply, key, in_background=in_background)
+        requests = _requests(reply, key, in_background=in_background)
+        try:
             grant = self.gate.admit(key, reply, in_background=in_background)
             running = await Running.begin(self.engine, requests, grant)
+        except BadRequest as error:
+            raise _worded(reply.call, error) from None
         del kept  # the engine has it now
+        tenant = tenant_of(key)
         try:
             running.listener = self.journal.open(reply, tenant, in_background=in_background)
         except BaseException:
@@ -104,8 +106,7 @@ class Desk:
                 await self.engine.prepare(SamplingParams(schema=tool.parameters))
             except BadRequest as its_own:
                 return BadRequest(its_own.problem, tool.field)
-        field = error.field and call.names.get(error.field, error.field)
-        return BadRequest(error.problem, field)
+        return _worded(call, error)
 
     def _written(self, prompt: Prompt, params: SamplingParams) -> Written:
         field, answer = "prompt", params.constraint
@@ -143,21 +144,15 @@ class Desk:
         return since(starts[first]) if first < len(starts) else chat
 
 
+def _worded(call: Call, error: BadRequest) -> BadRequest:
+    """With the name that the caller knows the parameter by."""
+    return BadRequest(error.problem, error.field and call.names.get(error.field, error.field))
+
+
 def _tools(call: Call) -> Iterator[Tool]:
     for prompt in call.prompts:
         if isinstance(prompt, Chat) and prompt.tools:
             yield from prompt.tools.all
-
-
-@contextmanager
-def _worded_for(call: Call) -> Iterator[None]:
-    """A parameter that is refused within has the name that the caller knows it by."""
-    try:
-        yield
-    except BadRequest as error:
-        if name := call.names.get(error.field or ""):
-            raise BadRequest(error.problem, name) from None
-        raise
 
 
 async def answers(reply: Reply, running: Running) -> list[Answer]:
