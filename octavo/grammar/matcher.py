@@ -98,9 +98,12 @@ class Grammars:
     def _compiled(self, grammar: Grammar) -> "Compiled | _Refusal":
         front = _front(grammar)
         try:
+            grammar.text.encode()
             text = front.read(grammar.text)
         except BadRequest as error:
             return _Refusal(error.problem, error.field)
+        except UnicodeEncodeError:
+            return _Refusal("half of a surrogate pair is no character, leave it out", front.FIELD)
         prototype = LLMatcher(self._prepared(), text, log_level=0, limits=LIMITS)
         compiled = Compiled(prototype, self._prepared())
         if (problem := compiled.problem()) is not None:
