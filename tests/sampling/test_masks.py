@@ -35,7 +35,9 @@ def mask_of(vocabulary, content, share):
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    vocabulary=st.sampled_from([1, 7, 64, 65, 1000, LARGE]),
+    vocabulary=st.sampled_from(
+        [1, 7, 40, 64, 65, 100, 1000, LARGE]
+    ),  # words and blocks cut anywhere
     content=st.integers(0, 9999),
     share=st.sampled_from([0, 0.01, 0.5, 1]),
     temperature=st.sampled_from([0, 0.01, 0.7, 1.5, 100]),
