@@ -76,7 +76,7 @@ def command(
     from octavo.server.exchange import UnknownFields
     from octavo.server.gate import Gate
     from octavo.server.keys import Keys
-    from octavo.server.process import Server, listen
+    from octavo.server.process import Server, listen, raise_file_limit
     from octavo.server.state import State
 
     state = State(hub.home() / "state.db")
@@ -85,6 +85,7 @@ def command(
         problem = "others reach it and no key is asked for: make one with `octavo keys create`"
         raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
 
+    raise_file_limit()
     heard = _heard(log_requests=log_requests, traces=traces)
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)

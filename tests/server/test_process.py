@@ -120,3 +120,17 @@ def test_a_port_in_use_is_one_sentence():
 def test_a_place_that_is_none_is_one_sentence(host, port):
     with pytest.raises(BadConfig, match=r"cannot be opened|not in \[0, 65536\)"):
         listen(host, port)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
+    program = """
+import resource
+from octavo.server.process import raise_file_limit
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+hard = 900 if hard == resource.RLIM_INFINITY else min(hard, 900)
+resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "True\n", run.stderr
