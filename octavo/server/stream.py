@@ -13,6 +13,11 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.types import Receive, Scope, Send
 
+PING_SECONDS = 15  # between signs of life, for whatever is on the way and would give up
+# A comment and no empty line after it: one ends an event, and to OpenAI's client an event under the
+# last id is one also where nothing is in it.
+PING = b": ping\n"
+
 Result = TypeVar("Result")
 
 
@@ -26,7 +31,14 @@ class Stream(EventSourceResponse):
         headers: dict[str, str],
     ) -> None:
         # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
-        super().__init__(frames, headers=headers, sep="\n", shutdown_grace_period=math.inf)
+        super().__init__(
+            frames,
+            headers=headers,
+            sep="\n",
+            ping=PING_SECONDS,
+            ping_message_factory=_ping,
+            shutdown_grace_period=math.inf,
+        )
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,3 +66,8 @@ async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> R
 async def _gone(http: HttpRequest) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
+
+
+def _ping() -> Any:
+    """As sse-starlette sends it, which it asks for an event, but takes bytes."""
+    return PING
