@@ -65,6 +65,16 @@ def test_a_mask_is_minus_infinity_before_everything_else(
     assert one(logits, row).token_id == choice(logits, row)
 
 
+@pytest.mark.parametrize("top_k", [2, 5, 40, 65])
+def test_the_k_likeliest_are_counted_among_those_allowed(top_k):
+    """Also where a block's largest logit is not allowed, and tells nothing of the k-th."""
+    params = SamplingParams(temperature=100, top_k=top_k)
+    for content in range(20):
+        allowed = mask_of(LARGE, content, 0.05)
+        logits, row = logits_of(LARGE, content), Row(params, content, 7, allowed=allowed)
+        assert one(logits, row).token_id == choice(logits, row)
+
+
 def test_a_mask_changes_no_logprob_and_may_leave_no_choice():
     logits = logits_of(1000, 5)
     params = SamplingParams(temperature=0, logprobs=3)
@@ -75,3 +85,9 @@ def test_a_mask_changes_no_logprob_and_may_leave_no_choice():
     nothing = np.zeros(32, np.uint32)
     for params in ({}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.5}):
         assert one(logits, Row(SamplingParams(**params), 0, 0, allowed=nothing)) is None
+
+
+def test_a_mask_has_a_bit_for_each_logit():
+    short = np.zeros(1000 // 32, np.uint32)
+    with pytest.raises(ValueError, match="allowed: not a bit for each logit"):
+        one(logits_of(1000, 5), Row(SamplingParams(), 0, 0, allowed=short))

@@ -76,7 +76,7 @@ def translated(pattern: str) -> str:
                 members, at = _members(pattern, found.start(), at)
                 out.append(_set(members, is_negated=text == "[^"))
             case "open":
-                out.append("(?:")  # a name would mean something to llguidance
+                out.append("(?:")  # nothing refers to it
             case "any":
                 out.append(f"[^{_LINE_END}]")
             case "close" | "other" | "times":
