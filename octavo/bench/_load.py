@@ -6,7 +6,6 @@ the server's own count is what is told.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from random import Random
 from time import perf_counter
 
 import httpx
+import msgspec
 
 _TEXT = (
     "the of and to in is was for on that with as by at from it an are this be or had not but one "
@@ -166,7 +166,7 @@ async def _listen(lines: AsyncIterator[str], seen: Seen, begin: float) -> None:
         now, data = perf_counter(), line[5:].strip()
         if data == "[DONE]":
             return
-        chunk = json.loads(data)
+        chunk = msgspec.json.decode(data)
         if "error" in chunk:
             seen.error = str(chunk["error"])[:200]
             return

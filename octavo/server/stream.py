@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 PING_SECONDS = 15  # between signs of life, for whatever is on the way and would give up
 # A comment and no empty line after it: one ends an event, and to OpenAI's client an event under the
@@ -46,6 +46,11 @@ class Stream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._close()
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        """sse-starlette's own opens a scope for a time limit, a tenth of what an event costs; who
+        does not read is the connection's to judge."""
+        await send(message)
 
 
 async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
