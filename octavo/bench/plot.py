@@ -44,7 +44,7 @@ def command(
 
     A document marks the places: <!-- figures: works --> and <!-- end of figures --> around what is
     replaced; machine, summary and ops are the other tables. Needs matplotlib: pip install
-    'octavo[bench]'.
+    '.[bench]' in Octavo's folder.
 
     \b
     Examples:
@@ -87,7 +87,7 @@ def require_matplotlib() -> None:
     try:
         import_module("matplotlib")
     except ImportError as error:
-        problem = "matplotlib is not installed: pip install 'octavo[bench]'"
+        problem = "matplotlib is not installed: pip install '.[bench]' in Octavo's folder"
         raise BadConfig("plot", problem) from error
 
 

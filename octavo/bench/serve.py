@@ -70,7 +70,9 @@ def command(
     try:
         from octavo.bench._load import Load
     except ImportError as error:
-        raise BadConfig("bench", "it needs httpx: pip install 'octavo[bench]'") from error
+        raise BadConfig(
+            "bench", "it needs httpx: pip install '.[bench]' in Octavo's folder"
+        ) from error
     load = Load(url, model, requests, prompt_tokens, new_tokens, shared_prefix, seed, key, explain)
     others = replace(load, key=flood_key or key, seed=seed + 1, explains=False)
     with saying():

@@ -90,9 +90,10 @@ def _bytes(needs: Needs, num_pages: Sequence[int]) -> int:
 
 def _nothing_left(config: Config, needs: Needs, memory: int) -> str:
     least = needs.weight_bytes + needs.buffer_bytes + _bytes(needs, _share(config, needs, 1))
+    at_least = "at least" if needs.buffer_bytes else "more than"  # what those take is not known yet
     return (
         f"{_taken(config, needs, memory)}; nothing is left for one sequence of one page "
-        f"({PAGE_SIZE} tokens): give at least {_mib(least)}"
+        f"({PAGE_SIZE} tokens): give {at_least} {_mib(least)}"
     )
 
 

@@ -18,7 +18,7 @@ from octavo.server import gen_ai
 from octavo.server.calls import Reply
 from octavo.types import Chat, Delta, Event, Finished
 
-MISSING = "it needs OpenTelemetry's packages: pip install 'octavo[otel]'"
+MISSING = "it needs OpenTelemetry's packages: pip install '.[otel]' in Octavo's folder"
 FAILURES = ("error", "timeout", "cancelled")  # reasons to finish
 
 try:

@@ -249,7 +249,10 @@ def test_without_matplotlib_the_extra_is_named(plan, tmp_path, monkeypatch):
     _record.write(tmp_path / "run.json", recorded(result()))
     for words in (["plot", tmp_path / "run.json"], ["record", tmp_path / "x.json", "--plot"]):
         said = bench(*words)
-        assert said.stderr == "plot: matplotlib is not installed: pip install 'octavo[bench]'\n"
+        assert (
+            said.stderr
+            == "plot: matplotlib is not installed: pip install '.[bench]' in Octavo's folder\n"
+        )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

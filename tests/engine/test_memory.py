@@ -63,7 +63,7 @@ REFUSED = {
         {"memory": 100 * MIB},
     ),
     "memory: 80 MiB is free, weights take 90 MiB, buffers 0 MiB; nothing is left for one sequence "
-    "of one page (16 tokens): give at least 91 MiB": (80, needs(FULL), {}),
+    "of one page (16 tokens): give more than 91 MiB": (80, needs(FULL), {}),
     "max_context: 5000 tokens asked, the model was trained for 4096: give at most 4096": (
         1000,
         needs(FULL),

@@ -190,7 +190,7 @@ def test_they_go_where_the_environment_says(monkeypatch):
 def test_without_the_package_it_is_one_sentence(monkeypatch):
     module = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(BadConfig, match=r"traces: it needs .*pip install 'octavo\[otel\]'"):
+    with pytest.raises(BadConfig, match=r"traces: it needs .*pip install '\.\[otel\]'"):
         Traces.exported()
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.delitem(sys.modules, "octavo.server.traces")
