@@ -274,6 +274,7 @@ class Responses:
                 logger.exception("a response could not be begun anew")
                 await asyncio.to_thread(self._give_up, orphan, StepFailed(FAILED))
             else:
+                run.response = orphan.response  # until its first event
                 self._carry_out(run, self._heard_late(run, key))
 
     async def _again(self, orphan: Orphan, key: Key | None) -> Reply:
