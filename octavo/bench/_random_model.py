@@ -85,7 +85,9 @@ class Format:
 # A minimum is what takes the mean of the codes to 0.
 FORMATS = MappingProxyType(
     {
+        "f32": Format(0, ()),
         "f16": Format(1, ()),
+        "bf16": Format(30, ()),
         "q4_0": Format(2, ((0, 1),)),
         "q4_1": Format(3, ((0, 1), (2, -7.5))),
         "q5_0": Format(6, ((0, 1),)),
@@ -94,6 +96,15 @@ FORMATS = MappingProxyType(
         "q4_k": Format(12, ((0, 1), (2, 7.5))),
         "q5_k": Format(13, ((0, 1), (2, 15.5))),
         "q6_k": Format(14, ((208, 1),)),
+    }
+)
+# Of those that are floats: their bits as numbers, which of them are sign and fraction, and the
+# exponent that makes them 2^-6 to 2^-5.
+FLOATS = MappingProxyType(
+    {
+        "f32": ("<u4", 0x807F_FFFF, 0x3C80_0000),
+        "f16": ("<u2", 0x83FF, 0x2400),
+        "bf16": ("<u2", 0x807F, 0x3C80),
     }
 )
 _F32 = 0
@@ -180,10 +191,11 @@ def _random(form: str, num_bytes: int, seed: int) -> Iterator[Bytes]:
 
 def _scaled(form: str, made: Bytes, scale: float) -> Bytes:
     """In place: [blocks, bytes]."""
-    if form == "f16":
-        halves = made.view("<u2")
-        halves &= 0x83FF  # sign and fraction; the exponent makes them 2^-6 to 2^-5
-        halves |= 0x2400
+    if form in FLOATS:
+        kind, kept, exponent = FLOATS[form]
+        numbers = made.view(kind)
+        numbers &= kept
+        numbers |= exponent
         return made
     signs = made[:, FORMATS[form].halves[0][0]] & 1
     for at, factor in FORMATS[form].halves:
@@ -194,7 +206,7 @@ def _scaled(form: str, made: Bytes, scale: float) -> Bytes:
 
 def _scale(form: str) -> float:
     """What gives the weights their deviation, found on a sample."""
-    if form == "f16":
+    if form in FLOATS:
         return 1.0
     blocks = entry("octavo.quant", form)
     made = np.random.SFC64(0).random_raw(blocks.BYTES * 64).view(np.uint8)

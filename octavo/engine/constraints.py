@@ -124,6 +124,8 @@ class Constraints:
         self._wait_for_one([held for held in self._held.values() if held.is_late])
 
     def _ends(self, chunks: Iterable[Chunk]) -> dict[str, Held]:
+        if not self._held:  # as in most steps
+            return {}
         ids = (chunk.sequence.id for chunk in chunks if chunk.samples)
         return {id: self._held[id] for id in ids if id in self._held}
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from octavo import LLM, SamplingParams
-from octavo.bench._random_model import DEVIATION, FORMATS, SHAPES, Shape, path_of, write
+from octavo.bench._random_model import DEVIATION, FLOATS, FORMATS, SHAPES, Shape, path_of, write
 from octavo.cli import app
 from octavo.errors import BadConfig
 
@@ -36,8 +36,8 @@ def test_gguf_reads_the_same_names_shapes_and_deviation(form, tmp_path):
         read["blk.1.ffn_up.weight"].data, read["blk.1.ffn_up.weight"].tensor_type
     )
     # 131,072 weights in blocks of up to 256, whose scales differ in Q6_K and its like: 512 blocks
-    # give the deviation to some 3 %; f16's are spread over an octave about it.
-    assert weights.std() == pytest.approx(DEVIATION, rel=0.25 if form == "f16" else 0.1)
+    # give the deviation to some 3 %; floats are spread over an octave about it.
+    assert weights.std() == pytest.approx(DEVIATION, rel=0.25 if form in FLOATS else 0.1)
     if not form.endswith("_k"):
         # The mean of 32 has the 32nd part of the variance; codes from -8 to 7 add 1/85 of it.
         means = weights.reshape(-1, 32).mean(axis=1)
