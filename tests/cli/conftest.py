@@ -7,8 +7,10 @@ MAIN = "from octavo.cli import main; main()"
 
 
 @pytest.fixture
-def program():
-    """program(*arguments) starts octavo as a process of its own; none outlives the test."""
+def program(tmp_path, monkeypatch):
+    """program(*arguments) starts octavo as a process of its own; none outlives the test, nor what
+    it keeps, and none sees what others kept."""
+    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path / "home"))
     started = []
 
     def start(*arguments, **options):
