@@ -13,8 +13,9 @@ from itertools import count
 from random import Random
 from time import perf_counter
 
-import httpx
 import msgspec
+
+from octavo.bench._client import Broken, Client, Reply
 
 _TEXT = (
     "the of and to in is was for on that with as by at from it an are this be or had not but one "
@@ -40,6 +41,11 @@ class Load:
     seed: int
     key: str | None = None
     explains: bool = False  # the server is ours, and is asked where the time went
+
+    @property
+    def client(self) -> Client:
+        """Raises BadConfig."""
+        return Client.of(self.url, self.key)
 
     def prompt(self, number: int) -> str:
         shared = Random(self.seed).choices(WORDS, k=self.shared_prefix)
@@ -84,23 +90,23 @@ class Seen:
 async def closed(load: Load, concurrency: int, begin: int = 0) -> list[Seen]:
     """So many clients, each of which asks again when it is answered; numbers from `begin` on."""
     numbers = iter(range(begin, begin + load.requests))
-    async with _client(load) as http:
+    client = load.client
 
-        async def ask_on() -> list[Seen]:
-            return [await _seen(http, load, number) for number in numbers]
+    async def ask_on() -> list[Seen]:
+        return [await _seen(client, load, number) for number in numbers]
 
-        heard = await asyncio.gather(*(ask_on() for _ in range(concurrency)))
+    heard = await asyncio.gather(*(ask_on() for _ in range(concurrency)))
     return [seen for one in heard for seen in one]
 
 
 async def open_(load: Load, rate: float, begin: int = 0) -> list[Seen]:
     """Requests that come whether others are answered or not: a Poisson process of `rate` a
     second."""
-    chance = Random(load.seed)
-    async with _client(load) as http, asyncio.TaskGroup() as group:
+    client, chance = load.client, Random(load.seed)
+    async with asyncio.TaskGroup() as group:
         asking = []
         for number in range(begin, begin + load.requests):
-            asking.append(group.create_task(_seen(http, load, number)))
+            asking.append(group.create_task(_seen(client, load, number)))
             await asyncio.sleep(chance.expovariate(rate))
     return [task.result() for task in asking]
 
@@ -110,70 +116,88 @@ async def flooded(load: Load, num_clients: int) -> AsyncIterator[list[str]]:
     """Meanwhile so many other clients ask again whenever they are answered. One that is refused
     asks no more; the list is of why."""
     errors: list[str] = []
-    async with _client(load) as http:
+    client = load.client
 
-        async def ask_on(client: int) -> None:
-            for number in count(client, num_clients):
-                if error := (await _ask(http, load.body(number))).error:
-                    errors.append(error)
-                    return
+    async def ask_on(first: int) -> None:
+        for number in count(first, num_clients):
+            if error := (await _ask(client, load.body(number))).error:
+                errors.append(error)
+                return
 
-        asking = [asyncio.create_task(ask_on(client)) for client in range(num_clients)]
-        try:
-            yield errors
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-
-def _client(load: Load) -> httpx.AsyncClient:
-    headers = {"authorization": f"Bearer {load.key}"} if load.key else {}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(base_url=load.url, headers=headers, timeout=None, limits=limits)
-
-
-async def _seen(http: httpx.AsyncClient, load: Load, number: int) -> Seen:
-    seen = await _ask(http, load.body(number))
-    if load.explains and seen.first is not None:
-        told = (await http.get(f"/v1/requests/{seen.id}/explain")).json()
-        seconds = told["choices"][0]["seconds"]
-        seen.added = seen.first - seconds["queue"] - seconds["prefill"]
-    return seen
-
-
-async def _ask(http: httpx.AsyncClient, body: dict[str, object]) -> Seen:
-    seen, begin = Seen(), perf_counter()
+    asking = [asyncio.create_task(ask_on(first)) for first in range(num_clients)]
     try:
-        async with http.stream("POST", "/v1/completions", json=body) as reply:
-            if reply.status_code != 200:
-                await reply.aread()
-                seen.error = f"{reply.status_code}: {reply.text[:200]}"
-            else:
-                seen.id = reply.headers.get("x-request-id")
-                await _listen(reply.aiter_lines(), seen, begin)
-    except httpx.HTTPError as error:
-        seen.error = f"{type(error).__name__}: {error}"
-    seen.total = perf_counter() - begin
+        yield errors
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _seen(client: Client, load: Load, number: int) -> Seen:
+    seen = await _ask(client, load.body(number))
+    if load.explains and seen.first is not None:
+        try:
+            seen.added = seen.first - await _until_computed(client, seen.id)
+        except Broken as error:
+            seen.error = str(error)
     return seen
 
 
-async def _listen(lines: AsyncIterator[str], seen: Seen, begin: float) -> None:
-    last = begin
-    async for line in lines:
-        if not line.startswith("data:"):
-            continue
-        now, data = perf_counter(), line[5:].strip()
-        if data == "[DONE]":
+async def _until_computed(client: Client, id: str | None) -> float:
+    """Seconds in the queue and in prefill. Raises Broken."""
+    told = await client.get(f"/v1/requests/{id}/explain")
+    if refusal := _refusal(told):
+        raise Broken(refusal)
+    seconds: dict[str, float] = msgspec.json.decode(told.body)["choices"][0]["seconds"]
+    return seconds["queue"] + seconds["prefill"]
+
+
+async def _ask(client: Client, body: dict[str, object]) -> Seen:
+    """Its time begins before there is a connection."""
+    listener = _Listener(perf_counter())
+    seen = listener.seen
+    try:
+        reply = await client.post("/v1/completions", body, listener.hear)
+    except Broken as error:
+        seen.error = str(error)
+    else:
+        seen.id = reply.headers.get("x-request-id")
+        missing = None if listener.is_done else "the stream ended without [DONE]"
+        seen.error = _refusal(reply) or seen.error or missing
+    seen.total = perf_counter() - listener.begin
+    return seen
+
+
+def _refusal(reply: Reply) -> str | None:
+    if reply.status == 200:
+        return None
+    return f"{reply.status}: {reply.body[:200].decode(errors='replace')}"
+
+
+class _Listener:
+    """Reads a stream of server-sent events, in whatever pieces it comes."""
+
+    def __init__(self, begin: float) -> None:
+        self.seen, self.begin, self.is_done = Seen(), begin, False
+        self._last, self._rest = begin, b""
+
+    def hear(self, piece: bytes) -> None:
+        now = perf_counter()
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._take(line[5:].strip(), now)
+
+    def _take(self, data: bytes, now: float) -> None:
+        if data == b"[DONE]":
+            self.is_done = True
             return
         chunk = msgspec.json.decode(data)
         if "error" in chunk:
-            seen.error = str(chunk["error"])[:200]
-            return
+            self.seen.error = str(chunk["error"])[:200]
         if usage := chunk.get("usage"):
-            seen.prompt_tokens = usage["prompt_tokens"]
-            seen.new_tokens = usage["completion_tokens"]
+            self.seen.prompt_tokens = usage["prompt_tokens"]
+            self.seen.new_tokens = usage["completion_tokens"]
         if any(choice.get("text") for choice in chunk.get("choices", ())):
-            seen.hear(now - begin, now - last)
-            last = now
-    seen.error = "the stream ended without [DONE]"
+            self.seen.hear(now - self.begin, now - self._last)
+            self._last = now

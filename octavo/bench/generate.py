@@ -34,15 +34,10 @@ def command(
     import json
     from time import perf_counter
 
+    from octavo.bench._load import Load
     from octavo.engine.llm import LLM
     from octavo.types import SamplingParams
 
-    try:
-        from octavo.bench._load import Load
-    except ImportError as error:
-        raise BadConfig(
-            "bench", "it needs httpx: pip install '.[bench]' in Octavo's folder"
-        ) from error
     if shared_prefix > prompt_tokens:
         problem = f"{shared_prefix} is more than the {prompt_tokens} of --prompt-tokens"
         raise BadConfig("shared_prefix", problem)

@@ -62,17 +62,13 @@ def command(
     import json
     from dataclasses import replace
 
+    from octavo.bench._load import Load
+
     if shared_prefix > prompt_tokens:
         problem = f"{shared_prefix} is more than the {prompt_tokens} of --prompt-tokens"
         raise BadConfig("shared_prefix", problem)
     turns = _numbers("concurrency", concurrency, int) if rate is None else []
     rates = [] if rate is None else _numbers("rate", rate, float)
-    try:
-        from octavo.bench._load import Load
-    except ImportError as error:
-        raise BadConfig(
-            "bench", "it needs httpx: pip install '.[bench]' in Octavo's folder"
-        ) from error
     load = Load(url, model, requests, prompt_tokens, new_tokens, shared_prefix, seed, key, explain)
     others = replace(load, key=flood_key or key, seed=seed + 1, explains=False)
     with saying():

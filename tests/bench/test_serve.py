@@ -67,7 +67,7 @@ def test_what_fails_is_counted_and_said(echo):
     (seen,) = asyncio.run(closed(load_of(echo[1], requests=1, new_tokens=0), 1))
     assert seen.error.startswith("400: ")
     (seen,) = asyncio.run(closed(load_of("http://127.0.0.1:9", requests=1), 1))
-    assert seen.error.startswith("ConnectError")
+    assert seen.error.startswith("127.0.0.1:9 does not answer")
 
 
 def test_percentiles_are_values_somebody_saw():
@@ -152,6 +152,8 @@ def test_the_engine_alone_is_asked_the_same(echo, tmp_path, monkeypatch):
         (["--rate", "-1"], "rate"),
         (["--rate", "nan"], "rate"),
         (["--shared-prefix", "300"], "shared_prefix"),
+        (["--url", "localhost:8000"], "url"),
+        (["--url", "http://localhost:none"], "url"),
     ],
 )
 def test_wrong_numbers_are_refused_by_name(arguments, option):
