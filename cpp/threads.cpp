@@ -54,6 +54,9 @@ void Pool::work_through(uint32_t run, int stages, int thread) {
             next = stage.next.load(std::memory_order_acquire);
         }
         if (next >> 32 != run) return;
+        // Whoever else wants the core gets it here, where no chunk is in hand that others would
+        // wait for: the system takes it anyway.
+        std::this_thread::yield();
         wait_for(stage, run, chunks);
     }
 }
