@@ -60,6 +60,11 @@ class Run:
             body=thread.body,
         )
 
+    @property
+    def events(self) -> list[bytes]:
+        """So far, each at the place of its number."""
+        return [str(one.data).encode() for one in self.log.items]
+
     async def whole(self) -> bytes:
         """The object at the end. Raises StepFailed, TimedOut, CapacityError."""
         async for _ in self.log.follow(len(self.log.items)):

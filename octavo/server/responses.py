@@ -14,7 +14,7 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -172,20 +172,25 @@ class Responses:
     async def _fail(self, run: Run, error: OctavoError) -> None:
         """One that nobody foresaw: who waits is told, who comes back finds it failed."""
         run.error = error
-        if run.thread.is_background and run.response:
-            said = msgspec.json.encode(failed(msgspec.json.decode(run.response), error))
-            await asyncio.to_thread(self._archive.close, replace(run.record, response=said))
+        if not run.log.items:  # nobody knows of it
+            return
+        run.response, event = _last_words(run.response, len(run.log.items), error)
+        if run.thread.is_background:
+            await self._keep(self._archive.close, replace(run.record, events=[*run.events, event]))
+        run.log.write(frame(event))
 
     async def _close(self, run: Run, last: ServerSentEvent, response: bytes) -> None:
         await run.free()
-        events = [str(one.data).encode() for one in (*run.log.items, last)]
-        record = replace(run.record, response=response, events=events)
-        keep = self._archive.close if run.thread.is_background else self._archive.add
+        events = [*run.events, str(last.data).encode()]
+        write = self._archive.close if run.thread.is_background else self._archive.add
+        await self._keep(write, replace(run.record, response=response, events=events))
+        del self._runs[run.reply.id]
+
+    async def _keep(self, write: Callable[[Record], None], record: Record) -> None:
         try:
-            await asyncio.to_thread(keep, record)
+            await asyncio.to_thread(write, record)
         except sqlite3.Error:
             logger.exception("a response could not be kept")
-        del self._runs[run.reply.id]
 
     async def _look(self) -> None:
         """Others that share the state may end at any time."""
@@ -234,12 +239,9 @@ class Responses:
                 yield numbered
 
     def _give_up(self, orphan: Orphan, error: OctavoError) -> None:
-        response = failed(msgspec.json.decode(orphan.response), error)
-        last = {"type": "response.failed", "sequence_number": 0, "response": response}
-        said, event = msgspec.json.encode(response), msgspec.json.encode(last)
+        said, event = _last_words(orphan.response, 0, error)
         head = orphan.id, orphan.tenant, orphan.created, self._desk.engine.name
-        record = Record(*head, None, (), said, [event])
-        self._archive.close(record)
+        self._archive.close(Record(*head, None, (), said, [event]))
 
     def _resolved(self, call: Call, thread: Thread, tenant: str) -> Call:
         before: list[Json] = []
@@ -264,6 +266,13 @@ class Responses:
                     return known
         problem = f"no item {item['id'][:100]!r} is kept here: send it whole"
         raise BadRequest(problem, f"input[{place}].id")
+
+
+def _last_words(response: bytes, number: int, error: OctavoError) -> tuple[bytes, bytes]:
+    """`response` as one that has failed, and the event that says so, under that number."""
+    said = failed(msgspec.json.decode(response), error)
+    event = {"type": "response.failed", "sequence_number": number, "response": said}
+    return msgspec.json.encode(said), msgspec.json.encode(event)
 
 
 def _seeded(reply: Reply) -> Reply:
