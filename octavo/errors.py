@@ -131,10 +131,10 @@ class QueueFull(CapacityError):
 class RateLimited(CapacityError):
     status = 429
 
-    def __init__(self, what: str, used: int, limit: int, retry_after: float | None) -> None:
-        wait = "when one has ended" if retry_after is None else f"in {retry_after:.1f} s"
+    def __init__(self, what: str, used: int, limit: int, retry_after: float) -> None:
         super().__init__(
-            f"the key has used {used} of its {limit} {what}: try again {wait}", retry_after
+            f"the key has used {used} of its {limit} {what}: try again in {retry_after:.1f} s",
+            retry_after,
         )
 
 

@@ -5,6 +5,7 @@ be begun anew. Knows neither HTTP nor what runs. All of it may wait for the disk
 event loop.
 
     open ─▶ [ queued: its body, its claim ] ─close─▶ [ over: its events ] ─▶ a month, or less
+                                              add ─▶
 """
 
 import sqlite3
@@ -69,11 +70,24 @@ class Archive:
 
     def open(self, record: Record) -> None:
         """Of one that runs from now on, and is begun anew should this process end before it."""
-        self._write(record, self._claim.name)
+        self._insert(record, self._claim.name)
 
     def close(self, record: Record) -> None:
-        """Of one that is over. Whoever says so first is right."""
-        self._write(record, None)
+        """Of one that was open, and is over. Whoever says so first is right, and what was removed
+        meanwhile stays so."""
+        events = _packed(record.events)
+        size = len(record.response) + len(events or b"")
+        with self._state.change() as connection:
+            connection.execute(
+                "UPDATE responses SET response = ?, events = ?, body = NULL, claim = NULL, "
+                "size = LENGTH(items) + ? WHERE id = ? AND claim IS NOT NULL",
+                [record.response, events, size, record.id],
+            )
+            self._written(connection, size)
+
+    def add(self, record: Record) -> None:
+        """Of one that is over, and was never open."""
+        self._insert(record, None)
 
     def response(self, id: str, tenant: str) -> bytes:
         """Raises UnknownName, as all that follow do."""
@@ -90,7 +104,7 @@ class Archive:
         with self._state.change() as connection:
             sql = "DELETE FROM responses WHERE id = ? AND tenant = ?"
             if not connection.execute(sql, [id, tenant]).rowcount:
-                raise unknown(id)
+                raise _unknown(id)
 
     def conversation(self, id: str, tenant: str) -> list[Json]:
         """All that was said up to the end of that response. Raises UnknownPrevious, BadRequest."""
@@ -131,23 +145,23 @@ class Archive:
         """This process ends: what it has not closed is an orphan."""
         self._claim.release()
 
-    def _write(self, record: Record, claim: str | None) -> None:
-        events = zlib.compress(b"\n".join(record.events)) if record.events else None
+    def _insert(self, record: Record, claim: str | None) -> None:
+        events = _packed(record.events)
         items = msgspec.json.encode(record.items)
         body = record.body if claim else None
         size = len(record.response) + len(items) + len(events or b"") + len(body or b"")
         head = [record.id, record.tenant, record.created, record.model, record.previous]
         with self._state.change() as connection:
             connection.execute(
-                "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (id) DO UPDATE SET response = excluded.response, "
-                "events = excluded.events, body = NULL, claim = NULL, size = excluded.size "
-                "WHERE claim IS NOT NULL",
+                "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [*head, claim, size, items, record.response, events, body],
             )
-            self._unpruned += size
-            if self._unpruned > PRUNED_EVERY:
-                self._prune(connection)
+            self._written(connection, size)
+
+    def _written(self, connection: sqlite3.Connection, size: int) -> None:
+        self._unpruned += size
+        if self._unpruned > PRUNED_EVERY:
+            self._prune(connection)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         self._unpruned = 0
@@ -163,9 +177,13 @@ class Archive:
     def _one(self, column: str, id: str, tenant: str) -> bytes:
         sql = f"SELECT {column} FROM responses WHERE id = ? AND tenant = ?"
         if not (rows := self._state.rows(sql, id, tenant)):
-            raise unknown(id)
+            raise _unknown(id)
         return rows[0][0]
 
 
-def unknown(id: str) -> UnknownName:
+def _packed(events: Sequence[bytes]) -> bytes | None:
+    return zlib.compress(b"\n".join(events)) if events else None
+
+
+def _unknown(id: str) -> UnknownName:
     return UnknownName("the list of kept responses", id[:100], close=[])

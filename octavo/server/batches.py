@@ -1,7 +1,7 @@
-"""Batches: what was asked for, how far each is, and the results of its lines until it is over.
+"""Batches: what was asked for, how far each is, and the files that it ends in.
 
-Owns the tables of batches and results, and the inputs, which outlive the file they came as. Every
-change of a batch is one transaction, so that a crash leaves it before or after. Knows no engine.
+Owns the table of batches, and the inputs, which outlive the file they came as. Every change of a
+batch is one transaction, so that a crash leaves it before or after. Knows no engine.
 
     validating ─▶ in_progress ─▶ finalizing ─▶ completed | expired
         │    ╲         ╲
@@ -25,13 +25,13 @@ import msgspec
 
 from octavo.errors import BadRequest, RateLimited, UnknownName
 from octavo.server.batch_lines import Line, Problem, input_lost, lines, unanswered
+from octavo.server.batch_results import Result, Results
 from octavo.server.files import DAY, File, Files
 from octavo.server.lists import Page, rows_of
 from octavo.server.state import State, insert
 
 WINDOW = DAY  # seconds that a batch may take
 MOST_AT_A_TIME = 100  # of one tenant, before they are over
-MANY = 256  # results that are held while a file is written
 _WRITTEN = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
 
@@ -91,32 +91,22 @@ class Batch:
     output_tokens: int = 0
     reasoning_tokens: int = 0  # of these, in thoughts
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Of one line."""
-
-    line: int
-    is_success: bool
-    entry: bytes  # its line in the output or the error file
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0  # of these, in thoughts
+    def seconds_left(self, now: int) -> float:
+        """If its lines go on as they did; at most until it expires."""
+        left, done = float(self.expires_at - now), self.num_completed + self.num_failed
+        if self.in_progress_at is not None and done:
+            each = (now - self.in_progress_at) / done
+            left = min(left, each * (self.num_lines - done))
+        return max(1.0, left)
 
 
 class Batches:
     def __init__(self, state: State, files: Files) -> None:
-        self._state, self._files = state, files
+        self._state, self._files, self._results = state, files, Results(state)
         self.folder = state.folder / "batches"
         self.folder.mkdir(mode=0o700, exist_ok=True)
         with state.change() as connection:
             connection.execute(f"CREATE TABLE IF NOT EXISTS batches ({_COLUMNS})")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS batch_results (batch TEXT NOT NULL, "
-                "line INTEGER NOT NULL, is_success INTEGER NOT NULL, entry BLOB NOT NULL, "
-                "PRIMARY KEY (batch, line))"
-            )
 
     def create(
         self, file: File, model: str, endpoint: str, metadata: str | None, keep: int | None
@@ -127,10 +117,11 @@ class Batches:
         asked = (file.tenant, model, endpoint, file.id, metadata, keep)
         begun = Batch(id, *asked, "validating", created_at=now, expires_at=now + WINDOW)
         with self._state.change() as connection:
-            sql = f"SELECT COUNT(*) FROM batches WHERE tenant = ? AND {_IS_LIVE}"
-            (count,) = connection.execute(sql, [file.tenant]).fetchone()
-            if count >= MOST_AT_A_TIME:
-                raise RateLimited("batches at a time", count, MOST_AT_A_TIME, None)
+            sql = f"SELECT * FROM batches WHERE tenant = ? AND {_IS_LIVE}"
+            live = [_batch(row) for row in connection.execute(sql, [file.tenant])]
+            if len(live) >= MOST_AT_A_TIME:
+                wait = min(batch.seconds_left(now) for batch in live)
+                raise RateLimited("batches at a time", len(live), MOST_AT_A_TIME, wait)
             insert(connection, "batches", asdict(begun))
             try:
                 os.link(self._files.path(file.id), self.input(id))
@@ -182,23 +173,17 @@ class Batches:
 
     def record(self, id: str, result: Result) -> None:
         """For good; nothing where the batch is no longer in progress."""
-        row = {"batch": id, "line": result.line, "is_success": result.is_success}
         counts = {"num_completed" if result.is_success else "num_failed": 1}
         counts |= {column: getattr(result, column) for column in _TOKENS}
         sums = ", ".join(f"{column} = {column} + ?" for column in counts)
         with self._state.change() as connection:
             sql = f"UPDATE batches SET {sums} WHERE id = ? AND status = 'in_progress'"
             if connection.execute(sql, [*counts.values(), id]).rowcount:
-                insert(connection, "batch_results", row | {"entry": result.entry})
-
-    def recorded(self, id: str) -> set[int]:
-        """The numbers of the lines that have their result."""
-        sql = "SELECT line FROM batch_results WHERE batch = ?"
-        return {row["line"] for row in self._state.rows(sql, id)}
+                self._results.insert(connection, id, result)
 
     def lines_left(self, batch: Batch) -> Iterator[Line]:
         """The lines without a result; none where the input is gone, as the end will tell."""
-        recorded = self.recorded(batch.id)
+        recorded = self._results.lines(batch.id)
         with suppress(FileNotFoundError):
             for line in lines(self.input(batch.id), batch.endpoint):
                 if line.number not in recorded:
@@ -213,7 +198,7 @@ class Batches:
         asking = f"ask again for the {num_left} lines without a result"
         lost = {} if has_input or not num_left else {"problems": _said([input_lost(asking)])}
         with self._files.draft() as output, self._files.draft() as errors:
-            for result in self._results(batch) if has_input else self._recorded(id):
+            for result in self._one_a_line(batch) if has_input else self._results.of(id):
                 (output if result.is_success else errors).contents.write(result.entry)
             written = {
                 field: draft.file(
@@ -226,17 +211,17 @@ class Batches:
             with self._state.change() as connection:
                 for file in written.values():
                     self._files.insert(connection, file)
-                connection.execute("DELETE FROM batch_results WHERE batch = ?", [id])
+                self._results.delete(connection, id)
                 counts = {"num_failed": batch.num_failed + num_left}
                 _turn(connection, id, _end(batch), (batch.status,), **counts, **ids, **lost)
             output.is_kept, errors.is_kept = (field in written for field in _WRITTEN)
         self.input(id).unlink(missing_ok=True)
 
-    def _results(self, batch: Batch) -> Iterator[Result]:
-        """In the order of lines, one for each."""
+    def _one_a_line(self, batch: Batch) -> Iterator[Result]:
+        """In the order of lines."""
         if batch.in_progress_at is None:
             return
-        recorded = self._recorded(batch.id)
+        recorded = self._results.of(batch.id)
         result = next(recorded, None)
         for line in lines(self.input(batch.id), batch.endpoint):
             if result and result.line == line.number:
@@ -244,17 +229,6 @@ class Batches:
                 result = next(recorded, None)
             else:
                 yield Result(line.number, is_success=False, entry=_undone(batch, line))
-
-    def _recorded(self, id: str) -> Iterator[Result]:
-        sql = (
-            "SELECT line, is_success, entry FROM batch_results WHERE batch = ? AND line > ? "
-            f"ORDER BY line LIMIT {MANY}"
-        )
-        last = 0
-        while rows := self._state.rows(sql, id, last):
-            for row in rows:
-                yield Result(row["line"], bool(row["is_success"]), row["entry"])
-            last = rows[-1]["line"]
 
     def clear_up(self) -> None:
         """Inputs that a crash left."""

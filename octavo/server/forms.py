@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request as HttpRequest
 
 from octavo.errors import BadRequest, BodyTooLarge
-from octavo.server.bodies import TWICE, Body, decode
+from octavo.server.bodies import TWICE, Body, Unknown, decode
 
 FILE = "file"  # the name of the part that is one
 MAX_PARTS = 16
@@ -29,7 +29,7 @@ class Form:
     fields: dict[str, Any] = field(default_factory=dict)  # a[b]=c as {"a": {"b": "c"}}
     filename: str | None = None  # None: no file came
 
-    def read(self, shape: type[Body]) -> tuple[Body, Any]:
+    def read(self, shape: type[Body]) -> tuple[Body, Unknown]:
         """The fields, and those nobody knows. Raises BadRequest."""
         return decode(msgspec.json.encode(self.fields), shape, strict=False)
 

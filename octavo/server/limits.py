@@ -42,9 +42,8 @@ class Bucket:
 
 @dataclass(eq=False)
 class Account:
-    """Of one key; the limits are those it had when it last asked."""
+    """Of one key."""
 
-    key: Key
     requests: Bucket | None
     tokens: Bucket | None
     running: int = 0
@@ -53,7 +52,7 @@ class Account:
 
 @dataclass(eq=False)
 class Grant:
-    """A request that may run. Whoever was granted it settles it, once or more often."""
+    """A request that may run. Whoever was granted it settles it, which counts once."""
 
     account: Account
     reserved: int  # tokens
@@ -109,15 +108,11 @@ class Limiter:
         return Grant(account, num_tokens, places, now)
 
     def account(self, key: Key, now: float) -> Account:
-        """New limits of a key begin with full buckets."""
-        account = self._accounts.get(key.id)
-        if account is None or account.key.limits != key.limits:
-            limits, running = key.limits, account.running if account else 0
+        """It begins with full buckets."""
+        if (account := self._accounts.get(key.id)) is None:
             account = self._accounts[key.id] = Account(
-                key,
-                _bucket(limits.requests_per_minute, now),
-                _bucket(limits.tokens_per_minute, now),
-                running,
+                _bucket(key.limits.requests_per_minute, now),
+                _bucket(key.limits.tokens_per_minute, now),
             )
         return account
 

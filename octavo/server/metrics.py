@@ -37,6 +37,7 @@ VLLM: Mapping[str, str] = {
     "octavo_request_seconds": "vllm:e2e_request_latency_seconds",
     "octavo_request_prompt_tokens": "vllm:request_prompt_tokens",
     "octavo_request_completion_tokens": "vllm:request_generation_tokens",
+    "reason": "finished_reason",  # a label
 }
 NAMES: Mapping[str, Mapping[str, str]] = {"octavo": {}, "vllm": VLLM}
 
@@ -47,7 +48,8 @@ class Metrics:
     def __init__(self, engine: Engine, names: str = "octavo") -> None:
         self._names, self._model = NAMES[names], engine.name
         self._registry = CollectorRegistry()
-        self._finished = self._counter("requests_finished", "Requests by why they ended.", "reason")
+        reason = self._names.get("reason", "reason")
+        self._finished = self._counter("requests_finished", "Requests by why they ended.", reason)
         self._errors = self._counter("errors", "Requests refused or failed, by status.", "status")
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts.")
         self._searched = self._counter("searched_tokens", "Tokens looked for in cached pages.")

@@ -93,6 +93,11 @@ class Run:
             self.head.set_exception(error)
             self.head.exception()  # heard, also where all have left
 
+    @property
+    def is_abandoned(self) -> bool:
+        """It is about to end, as if its client had left: nobody can attach to it any more."""
+        return self._is_abandoned.is_set()
+
     def attach(self) -> None:
         self._num_attached += 1
         if self._lingering:
@@ -141,7 +146,8 @@ class Replays:
         BodyTooLarge, ClientDisconnect, and what `handler` raises."""
         place = (tenant_of(http.state.key), http.url.path, _key(http))
         body = await Spool.of(http, max_body)
-        if is_first := (run := self._runs.get(place)) is None:
+        run = self._runs.get(place)
+        if is_first := run is None or run.is_abandoned:
             run = self._runs[place] = Run(body.digest)
             task = asyncio.create_task(self._carry_out(place, run, http, body, handler))
             self._tasks.add(task)
@@ -179,7 +185,8 @@ class Replays:
             run.fail(CapacityError("the server is stopping: ask again when it is back"))
             run.pieces.end()
             body.close()
-            del self._runs[place]
+            if self._runs.get(place) is run:  # else another has begun since it was abandoned
+                del self._runs[place]
 
     def _kept(self, place: Place) -> Row | None:
         sql = "SELECT * FROM replays WHERE tenant = ? AND path = ? AND key = ? AND created >= ?"
@@ -237,11 +244,17 @@ def _start(http: HttpRequest, num_events: int) -> int:
     last = http.headers.get(LAST_EVENT)
     if last is None:
         return 0
-    is_number = last.isascii() and last.isdigit() and len(last) <= MAX_DIGITS
-    if not is_number or int(last) >= num_events:
+    number = event_number(last)
+    if number is None or number >= num_events:
         known = f"the stream has events 0 to {num_events - 1} so far" if num_events else "no stream"
         raise BadRequest(f"{last[:40]!r} is none of its events: {known}", LAST_EVENT)
-    return int(last) + 1
+    return number + 1
+
+
+def event_number(text: str) -> int | None:
+    """None: no event has such a one."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    return int(text) if is_number else None
 
 
 def _key(http: HttpRequest) -> str:

@@ -1,7 +1,7 @@
-"""Responses that are kept: each runs by itself, for any number of readers, and is found again.
+"""Responses that are kept: begun, found again, cancelled, removed, and taken up where others left.
 
-Owns what runs now; what is over is the archive's. Knows OpenAI's Responses but no HTTP: a
-connection, a batch and a restart bring them alike.
+Owns the runs that are not over; what is over is the archive's. Knows OpenAI's Responses but no
+HTTP: a connection, a batch and a restart bring them alike.
 
     Call ─resolved─▶ Call with all that it goes on from ─desk─▶ Reply ─begin─▶ Run ─▶ archive
 
@@ -14,7 +14,7 @@ import asyncio
 import logging
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -24,91 +24,22 @@ from sse_starlette import ServerSentEvent
 from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed
 from octavo.server.archive import Archive, Orphan, Record
 from octavo.server.bodies import INLINE_BODY
-from octavo.server.calls import Call, Events, Reply, Thread, completed
+from octavo.server.calls import Call, Events, Reply, Thread
 from octavo.server.desk import Desk, Dialect
 from octavo.server.keys import Key, tenant_of
 from octavo.server.log import Log
 from octavo.server.protocols import openai_responses as wire
-from octavo.server.protocols._openai_items import REFERENCE, chat, numbered, response_of
+from octavo.server.protocols._openai_items import REFERENCE, chat, response_of
 from octavo.server.protocols._openai_response import Said, failed, frame
-from octavo.server.running import Running
+from octavo.server.response_run import Run
 from octavo.server.state import State
-from octavo.types import Chat, Finished, Json
+from octavo.types import Chat, Json
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # what is begun anew asks for room again after so long
 LOOK_SECONDS = 5.0  # from one look for what other processes left to the next
 FAILED = "the server failed, its log has the cause"
-
-
-class Run:
-    """One response, from when it was asked for to its end. Whoever it was begun for closes it."""
-
-    def __init__(self, reply: Reply, tenant: str, running: Running | None = None) -> None:
-        assert reply.call.thread
-        self.reply, self.tenant = reply, tenant
-        self.thread: Thread = reply.call.thread
-        self.running = running  # None: there was no room for it yet
-        self.log = Log[ServerSentEvent]()  # an event's place is its number
-        self.response = b""  # the object, as of the last event that carried it
-        self.task: asyncio.Task[None] | None = None
-        self.error: OctavoError | None = None
-        self._is_cancelled = asyncio.Event()
-
-    @property
-    def has_failed(self) -> bool:
-        return self.error is not None or self.is_cancelled
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self._is_cancelled.is_set()
-
-    async def whole(self) -> bytes:
-        """The object at the end. Raises StepFailed, TimedOut, CapacityError."""
-        async for _ in self.log.follow(len(self.log.items)):
-            pass
-        if self.error:
-            raise self.error
-        return self.response
-
-    async def close(self) -> None:
-        """Nobody waits for it. In the background it goes on."""
-        if not self.thread.is_background:
-            await self.cancel()
-
-    async def cancel(self) -> None:
-        """Returns when it is over, which it may be already."""
-        if self.log.is_over:
-            return
-        self._is_cancelled.set()
-        await self.free()
-        assert self.task
-        await asyncio.wait([self.task])
-
-    async def free(self) -> None:
-        """What the engine holds for it. It is not told what more the engine says."""
-        if self.running:
-            await self.running.close()
-
-    async def pause(self, seconds: float) -> None:
-        """Until somebody cancels, at most."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_cancelled.wait(), seconds)
-
-    async def heard(self) -> Events:
-        """What the engine says, until somebody cancels."""
-        assert self.running
-        try:
-            async for index, event in self.running.events():
-                if self.is_cancelled:
-                    return
-                if isinstance(event, Finished):
-                    completed(event)
-                yield index, event
-        except OctavoError as error:
-            self.error = error
-            raise
 
 
 class Responses:
@@ -154,16 +85,16 @@ class Responses:
 
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Run:
         """Of a call that is to be kept; `in_background` as for the desk. Raises RateLimited,
-        QueueFull, CapacityError, BadRequest: then nothing runs."""
+        QueueFull, CapacityError, BadRequest, StepFailed: then nothing runs."""
         reply = _seeded(reply)
         running = await self._desk.begin(reply, key, in_background=in_background)
         run = Run(reply, tenant_of(key), running)
         self._carry_out(run, run.heard())
         try:
             async with aclosing(run.log.follow()) as events:
-                await anext(events)  # there is an object from now on
-            if run.thread.is_background:
-                await asyncio.to_thread(self._archive.open, _record(run))
+                if await anext(events, None) is None:  # else there is an object from now on
+                    assert run.error
+                    raise run.error
         except BaseException:
             await run.cancel()
             raise
@@ -178,7 +109,7 @@ class Responses:
     async def items(self, id: str, key: Key | None) -> Sequence[Json]:
         """Its input, oldest first."""
         if run := self._run(id, tenant_of(key)):
-            return _items(run)
+            return run.items
         return await asyncio.to_thread(self._archive.items, id, tenant_of(key))
 
     async def log(self, id: str, key: Key | None) -> Log[ServerSentEvent]:
@@ -224,8 +155,11 @@ class Responses:
                 said = msgspec.json.decode(str(one.data), type=Said)
                 if said.is_last:  # before anybody hears of it, it is there for whoever asks then
                     await self._close(run, one, bytes(said.response))
+                begins = run.thread.is_background and not run.response
                 if said.response:
                     run.response = bytes(said.response)
+                if begins:
+                    await asyncio.to_thread(self._archive.open, run.record)
                 run.log.write(one)
         except Exception:
             logger.exception("a response failed")
@@ -238,19 +172,25 @@ class Responses:
     async def _fail(self, run: Run, error: OctavoError) -> None:
         """One that nobody foresaw: who waits is told, who comes back finds it failed."""
         run.error = error
-        if run.thread.is_background and run.response:
-            said = msgspec.json.encode(failed(msgspec.json.decode(run.response), error))
-            await asyncio.to_thread(self._archive.close, replace(_record(run), response=said))
+        if not run.log.items:  # nobody knows of it
+            return
+        run.response, event = _last_words(run.response, len(run.log.items), error)
+        if run.thread.is_background:
+            await self._keep(self._archive.close, replace(run.record, events=[*run.events, event]))
+        run.log.write(frame(event))
 
     async def _close(self, run: Run, last: ServerSentEvent, response: bytes) -> None:
         await run.free()
-        events = [str(one.data).encode() for one in (*run.log.items, last)]
+        events = [*run.events, str(last.data).encode()]
+        write = self._archive.close if run.thread.is_background else self._archive.add
+        await self._keep(write, replace(run.record, response=response, events=events))
+        del self._runs[run.reply.id]
+
+    async def _keep(self, write: Callable[[Record], None], record: Record) -> None:
         try:
-            record = replace(_record(run), response=response, events=events)
-            await asyncio.to_thread(self._archive.close, record)
+            await asyncio.to_thread(write, record)
         except sqlite3.Error:
             logger.exception("a response could not be kept")
-        del self._runs[run.reply.id]
 
     async def _look(self) -> None:
         """Others that share the state may end at any time."""
@@ -299,12 +239,9 @@ class Responses:
                 yield numbered
 
     def _give_up(self, orphan: Orphan, error: OctavoError) -> None:
-        response = failed(msgspec.json.decode(orphan.response), error)
-        last = {"type": "response.failed", "sequence_number": 0, "response": response}
-        said, event = msgspec.json.encode(response), msgspec.json.encode(last)
+        said, event = _last_words(orphan.response, 0, error)
         head = orphan.id, orphan.tenant, orphan.created, self._desk.engine.name
-        record = Record(*head, None, (), said, [event])
-        self._archive.close(record)
+        self._archive.close(Record(*head, None, (), said, [event]))
 
     def _resolved(self, call: Call, thread: Thread, tenant: str) -> Call:
         before: list[Json] = []
@@ -331,6 +268,13 @@ class Responses:
         raise BadRequest(problem, f"input[{place}].id")
 
 
+def _last_words(response: bytes, number: int, error: OctavoError) -> tuple[bytes, bytes]:
+    """`response` as one that has failed, and the event that says so, under that number."""
+    said = failed(msgspec.json.decode(response), error)
+    event = {"type": "response.failed", "sequence_number": number, "response": said}
+    return msgspec.json.encode(said), msgspec.json.encode(event)
+
+
 def _seeded(reply: Reply) -> Reply:
     """With a seed, so that it says the same when it is begun anew."""
     params = reply.call.params
@@ -338,24 +282,6 @@ def _seeded(reply: Reply) -> Reply:
         return reply
     params = replace(params, seed=secrets.randbits(32))
     return replace(reply, call=replace(reply.call, params=params))
-
-
-def _items(run: Run) -> list[Json]:
-    return numbered(run.reply.id, run.thread.items)
-
-
-def _record(run: Run) -> Record:
-    reply, thread = run.reply, run.thread
-    return Record(
-        id=reply.id,
-        tenant=run.tenant,
-        created=reply.created,
-        model=reply.call.model,
-        previous=thread.previous,
-        items=_items(run),
-        response=run.response,
-        body=thread.body,
-    )
 
 
 def _elsewhere(id: str) -> BadRequest:

@@ -36,9 +36,9 @@ def record(id, previous=None, *, status="completed", created=NOW, padding="", **
     )
 
 
-def test_what_was_closed_is_found_whole(state):
+def test_what_is_over_is_found_whole(state):
     one = record("one")
-    Archive(state).close(one)
+    Archive(state).add(one)
     again = Archive(state)
     assert again.response("one", "") == one.response
     assert again.items("one", "") == one.items
@@ -58,7 +58,7 @@ def test_a_conversation_is_all_that_led_to_it_or_refused(parents, gone):
     with State.temporary() as state:
         kept = Archive(state)
         for k, parent in enumerate(before):
-            kept.close(record(str(k), None if parent is None else str(parent)))
+            kept.add(record(str(k), None if parent is None else str(parent)))
         for k in gone & set(range(len(before))):
             kept.remove(str(k), "")
         for k in range(len(before)):
@@ -79,7 +79,7 @@ def test_a_conversation_is_all_that_led_to_it_or_refused(parents, gone):
 @pytest.mark.parametrize("status", ["queued", "in_progress", "failed"])
 def test_what_did_not_end_well_is_not_gone_on_from(state, status):
     kept = Archive(state)
-    kept.close(record("one", status=status))
+    kept.add(record("one", status=status))
     with pytest.raises(BadRequest, match=f"one is {status}"):
         kept.conversation("one", "")
 
@@ -89,7 +89,7 @@ def test_the_oldest_go_when_there_are_too_many_bytes(state, monkeypatch):
     monkeypatch.setattr(module, "PRUNED_EVERY", 1000)
     kept = Archive(state)
     for k in range(40):
-        kept.close(record(str(k), created=NOW + k, padding="x" * 900))
+        kept.add(record(str(k), created=NOW + k, padding="x" * 900))
     sizes = [row["size"] for row in state.rows("SELECT size FROM responses")]
     assert 7 <= len(sizes) <= 12
     assert sum(sizes) <= 11_500
@@ -102,9 +102,9 @@ def test_one_who_fills_the_room_takes_none_of_the_others(state, monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 3000)
     monkeypatch.setattr(module, "PRUNED_EVERY", 1000)
     kept = Archive(state)
-    kept.close(replace(record("old"), tenant="quiet"))
+    kept.add(replace(record("old"), tenant="quiet"))
     for k in range(20):
-        kept.close(replace(record(str(k), created=NOW + k, padding="x" * 900), tenant="loud"))
+        kept.add(replace(record(str(k), created=NOW + k, padding="x" * 900), tenant="loud"))
     assert kept.response("old", "quiet")
     assert kept.response("19", "loud")
     with pytest.raises(UnknownName):
@@ -113,8 +113,8 @@ def test_one_who_fills_the_room_takes_none_of_the_others(state, monkeypatch):
 
 def test_what_is_older_than_a_month_goes(state):
     kept = Archive(state)
-    kept.close(record("old", created=5))
-    kept.close(record("new"))
+    kept.add(record("old", created=5))
+    kept.add(record("new"))
     Archive(state)
     assert [row["id"] for row in state.rows("SELECT id FROM responses")] == ["new"]
 
@@ -134,6 +134,15 @@ def test_whoever_ends_it_first_is_right_and_only_the_dead_leave_orphans(state):
     assert json.loads(second.response("one", ""))["status"] == "cancelled"
     second.release()
     assert third.orphans("echo") == []
+
+
+def test_what_was_removed_while_it_ran_stays_so(state):
+    first = Archive(state)
+    first.open(record("one", status="queued", body=b"{}"))
+    Archive(state).remove("one", "")  # by another process
+    first.close(record("one"))
+    with pytest.raises(UnknownName):
+        first.response("one", "")
 
 
 def test_a_claim_lives_as_long_as_its_process(tmp_path):

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octavo.server import batch_worker
+from octavo.server.batch_results import Result, Results
 from octavo.server.batch_worker import BatchWorker
-from octavo.server.batches import LIVE, Batches, Result
+from octavo.server.batches import LIVE, Batches
 from octavo.server.desk import Desk
 from octavo.server.exchange import UnknownFields
 from octavo.server.files import Files
@@ -217,7 +218,7 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
     batches = Batches(state, Files(state))
     batch = begun(state, Files(state), [asked(k) for k in range(3)])
     batches.record(batch.id, result(1))
-    assert batches.recorded(batch.id) == set()
+    assert Results(state).lines(batch.id) == set()
     batches.accept(batch.id, 3)
     counts = {"input_tokens": 3, "cached_tokens": 2, "output_tokens": 5, "reasoning_tokens": 4}
     batches.record(batch.id, result(1, **counts))
@@ -225,7 +226,7 @@ def test_only_a_batch_in_progress_takes_results_and_one_a_line(state):
         batches.record(batch.id, result(1, input_tokens=3))
     now = batches.cancel("", batch.id)
     batches.record(batch.id, result(2))
-    assert batches.recorded(batch.id) == {1}
+    assert Results(state).lines(batch.id) == {1}
     assert batches.find("", batch.id) == now
     assert (now.num_completed, now.num_failed) == (1, 0)
     assert {name: getattr(now, name) for name in counts} == counts

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import openai
@@ -13,6 +14,7 @@ from serving import serving, wait_until
 from octavo.server import batches as octavo_batches
 from octavo.server import journal
 from octavo.server.batch_worker import AHEAD
+from octavo.server.batches import Batch
 from octavo.server.exchange import UnknownFields
 from octavo.server.gate import Gate
 from octavo.server.keys import Keys, Limits
@@ -354,10 +356,23 @@ def test_keys_see_their_own_batches_and_do_not_wait_for_each_other_s(tmp_path):
         mine.batches.cancel(long.id)
 
 
-def test_batches_at_a_time_have_a_bound(client, monkeypatch):
-    monkeypatch.setattr(octavo_batches, "MOST_AT_A_TIME", 0)
-    with pytest.raises(openai.RateLimitError, match="0 of its 0 batches at a time"):
-        started(client, [asked("a")])
+def test_batches_at_a_time_have_a_bound(monkeypatch):
+    monkeypatch.setattr(octavo_batches, "MOST_AT_A_TIME", 1)
+    with serve(EchoEngine(pace=0.01), drain_seconds=0) as client:
+        started(client, [asked("a", "x" * 4000)])
+        with pytest.raises(openai.RateLimitError, match="1 of its 1 batches at a time") as refused:
+            started(client, [asked("a")])
+    assert 86_300 < int(refused.value.response.headers["retry-after"]) <= 86_400
+
+
+def test_when_a_batch_should_be_over_is_told_from_what_is_done():
+    batch = Batch(*"abcdef", 9, "in_progress", created_at=0, expires_at=1000, num_lines=10)
+    assert batch.seconds_left(100) == 900
+    begun = replace(batch, in_progress_at=100)
+    assert begun.seconds_left(200) == 800
+    assert replace(begun, num_completed=3, num_failed=1).seconds_left(200) == 150
+    assert replace(begun, num_completed=1).seconds_left(300) == 700
+    assert replace(begun, num_completed=10).seconds_left(200) == 1
 
 
 def test_another_model_s_batch_waits_for_its_model(tmp_path):

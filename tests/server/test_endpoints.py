@@ -12,7 +12,6 @@ from octavo.engine.async_engine import AsyncEngine
 from octavo.registry import entry, names
 from octavo.server.app import ENDPOINTS
 from octavo.server.exchange import UnknownFields
-from octavo.server.metrics import VLLM
 
 CHAT = [{"role": "user", "content": "Hi ☕"}]
 
@@ -171,6 +170,8 @@ def test_what_happens_is_counted(http):
     for name in ("queue", "prefill", "decode", "time_to_first_token", "request"):
         assert grown[f"octavo_{name}_seconds_count",] == 1
     assert grown["octavo_inter_token_seconds_count",] == 4
+    assert grown["octavo_request_completion_tokens_sum",] == 5
+    assert grown["octavo_request_prompt_tokens_sum",] == grown["octavo_prompt_tokens_total",] > 0
     assert after["octavo_requests_running",] == after["octavo_pages", "0", "held"] == 0
     assert after["octavo_pages", "0", "free"] > 0
     assert 0 <= after["octavo_prefix_hit_ratio",] <= 1
@@ -190,12 +191,27 @@ def test_a_failed_steps_cause_and_a_busy_engine_are_shown():
     assert (shown["octavo_pages", "0", "free"], shown["octavo_pages", "0", "findable"]) == (6, 2)
 
 
+# What the panels of vLLM's own dashboard ask for.
+PANELS = (
+    *("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"),
+    *("vllm:prompt_tokens_total", "vllm:generation_tokens_total"),
+    *("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"),
+    *("vllm:num_preemptions_total", "vllm:e2e_request_latency_seconds_bucket"),
+    *("vllm:time_to_first_token_seconds_bucket", "vllm:inter_token_latency_seconds_bucket"),
+    *("vllm:request_prompt_tokens_bucket", "vllm:request_generation_tokens_bucket"),
+    *("vllm:request_queue_time_seconds_sum", "vllm:request_prefill_time_seconds_sum"),
+    "vllm:request_decode_time_seconds_sum",
+)
+
+
 def test_vllms_dashboards_find_their_names():
     with serving(EchoEngine(), metric_names="vllm") as (_, url), httpx.Client(base_url=url) as http:
+        finished(http)
         shown = http.get("/metrics").text
-    for name in VLLM.values():
-        assert f"# TYPE {name}" in shown
+    assert {name for name in PANELS if f"\n{name}{{" not in shown} == set()
     assert 'vllm:num_requests_running{model_name="echo"} 1.0' in shown
+    by_reason = 'vllm:request_success_total{finished_reason="stop",model_name="echo"} 1.0'
+    assert by_reason in shown
 
 
 @pytest.mark.parametrize("path", ["/tokenize", "/v1/chat/completions", "/v1/messages"])

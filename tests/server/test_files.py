@@ -200,6 +200,7 @@ def kept(served):
 
 
 def test_what_is_too_large_is_refused_and_nothing_stays(url, served, monkeypatch):
+    assert files_create.MAX_FILE == 200 << 20
     monkeypatch.setattr(files_create, "MAX_FILE", 100_000)
     before = kept(served)
     form = {"purpose": "batch"}

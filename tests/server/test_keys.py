@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from octavo.cli import app
 from octavo.errors import BadConfig, BadRequest, RateLimited, Unauthorized, UnknownName
 from octavo.scheduler.forecast import UNKNOWN
+from octavo.server import keys as module
 from octavo.server.gate import Gate
 from octavo.server.keys import Key, Keys, Limits
 from octavo.server.limits import MINUTE, Bucket, Limiter
@@ -64,6 +65,16 @@ def test_nearly_a_key_is_none(keys, change):
     _, text = keys.create("alice", Limits())
     with pytest.raises(Unauthorized):
         keys.recognise(change(text))
+
+
+def test_a_key_is_compared_in_constant_time_whether_or_not_its_id_is_known(keys, monkeypatch):
+    compared = []
+    monkeypatch.setattr(module, "compare_digest", lambda *two: compared.append(two))
+    _, text = keys.create("alice", Limits())
+    for one in (text, text + "x", "sk-octavo-none-x", ""):
+        with pytest.raises(Unauthorized):
+            keys.recognise(one)
+    assert [[len(side) for side in two] for two in compared] == [[32, 32]] * 4
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):

@@ -35,6 +35,22 @@ def test_every_path_is_in_it_and_every_field_of_every_body():
         assert asked == set(getattr(file, "Query", Struct).__struct_fields__)
 
 
+def test_every_optional_field_may_be_null():
+    for name, shape in document()["components"]["schemas"].items():
+        for field in shape.get("properties", {}).keys() - set(shape.get("required", ())):
+            assert may_be_null(shape["properties"][field]), f"{name}.{field}"
+
+
+def may_be_null(schema):
+    if kinds := schema.get("anyOf"):
+        return any(map(may_be_null, kinds))
+    return (
+        None in schema["enum"]
+        if "enum" in schema
+        else schema.get("type", "null") == "null" and "$ref" not in schema
+    )
+
+
 def test_operations_have_names_of_their_own():
     operations = [one for path in document()["paths"].values() for one in path.values()]
     assert len({one["operationId"] for one in operations}) == len(operations)

@@ -322,7 +322,7 @@ def test_no_padding_is_all_that_is_served(protocol):
 def test_two_limits_that_differ_are_refused():
     assert parse(openai_chat, max_completion_tokens=7).params.max_tokens == 7
     assert parse(openai_chat, max_completion_tokens=7, max_tokens=7).params.max_tokens == 7
-    with pytest.raises(BadRequest, match="max_completion_tokens 7"):
+    with pytest.raises(BadRequest, match="max_tokens: 8 contradicts max_completion_tokens 7"):
         parse(openai_chat, max_completion_tokens=7, max_tokens=8)
 
 

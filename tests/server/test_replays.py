@@ -1,5 +1,6 @@
 """Idempotency-Key and Last-Event-ID, over a real socket."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,7 +10,7 @@ import anthropic
 import httpx
 import openai
 import pytest
-from echoes import EchoEngine
+from echoes import EchoEngine, EchoStream
 from serving import serving, wait_until
 
 from octavo.server import replays
@@ -45,10 +46,14 @@ def events(body):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v1/messages", "/tokenize"])
+@pytest.mark.parametrize(
+    "path", [CHAT, "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"]
+)
 def test_the_same_post_is_answered_once(served, path, stream):
     engine, http = served
-    body = {"/v1/completions": {"prompt": TEXT}, "/tokenize": {"prompt": TEXT}}.get(path, said())
+    prompt, given = {"prompt": TEXT}, {"input": TEXT}
+    others = {"/v1/completions": prompt, "/v1/responses": given, "/tokenize": prompt}
+    body = others.get(path, said())
     body = body | {"model": "echo"} | ({} if path == "/tokenize" else {"max_tokens": 50})
     body |= {"stream": True} if stream and path != "/tokenize" else {}
     first = http.post(path, json=body, headers=keyed("k"))
@@ -112,6 +117,26 @@ def test_who_leaves_under_a_key_is_waited_for_but_not_forever(served, monkeypatc
         next(one.iter_lines())
     wait_until(lambda: not engine.running)
     assert http.post(CHAT, json=said("short"), headers=keyed("k")).status_code == 200  # forgotten
+
+
+def test_who_comes_back_too_late_begins_anew_and_hears_nothing_of_the_end(served, monkeypatch):
+    """Of the first, which takes a moment to end."""
+    engine, http = served
+    monkeypatch.setattr(replays, "LINGER_SECONDS", 0.05)
+    own, leaving = EchoStream.aclose, []
+
+    async def slow(stream):
+        leaving.append(stream)
+        await asyncio.sleep(0.5)
+        await own(stream)
+
+    body = said("x" * 300, stream=True)
+    with http.stream("POST", CHAT, json=body, headers=keyed("k")) as one:
+        next(one.iter_lines())
+        monkeypatch.setattr(EchoStream, "aclose", slow)
+    wait_until(lambda: leaving)
+    assert http.post(CHAT, json=body, headers=keyed("k")).text.endswith("[DONE]\n\n")
+    assert len(engine.requests) == 2
 
 
 def test_who_comes_back_in_time_is_waited_for_anew(served, monkeypatch):

@@ -1,6 +1,7 @@
 """OpenAI's Responses over a real socket: made, kept, run in the background, found again."""
 
 import asyncio
+import sqlite3
 
 import httpx
 import openai
@@ -9,8 +10,10 @@ from asking import PATH, asked, polled, strict
 from echoes import EchoEngine
 from serving import serving, wait_until
 
+from octavo.server.archive import Archive
 from octavo.server.gate import Gate
 from octavo.server.keys import Keys, Limits
+from octavo.server.protocols._openai_output import Output
 from octavo.server.state import State
 
 HEX = "0" * 32
@@ -337,6 +340,28 @@ def test_only_the_background_is_cancelled(client):
     with pytest.raises(openai.BadRequestError) as refusal:
         client.cancel(made.id)
     assert refusal.value.param == "id"
+
+
+def test_a_bug_of_ours_ends_it_for_all_who_read(pacing, slow, monkeypatch):
+    stream = pacing.create(**asked("a" * 1000), background=True, stream=True)
+    made = next(stream).response
+    monkeypatch.setattr(Output, "hear", None)
+    *_, last = stream
+    assert (last.type, last.response.status) == ("response.failed", "failed")
+    assert list(pacing.retrieve(made.id, stream=True))[-1] == last
+    assert pacing.retrieve(made.id) == last.response
+    wait_until(lambda: not slow[0].running)
+
+
+def test_what_cannot_be_kept_does_not_run_in_the_background(pacing, slow, monkeypatch):
+    def full(archive, record):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for verb in ("open", "close"):
+        monkeypatch.setattr(Archive, verb, full)
+    with pytest.raises(openai.InternalServerError):
+        pacing.create(**asked("a" * 1000), background=True)
+    wait_until(lambda: not slow[0].running)
 
 
 def test_deleted_while_it_runs(pacing, slow):

@@ -13,7 +13,7 @@ from asking import PATH, asked, polled, strict
 from callers import SAYS, TEMPLATE
 from dialects import LOOK
 from echoes import EchoEngine
-from serving import serving
+from serving import serving, wait_until
 
 from octavo.server import responses
 from octavo.server.state import State
@@ -136,6 +136,13 @@ def test_another_process_that_lives_keeps_its_own(tmp_path):
             first.engine.pace = 0
             polled(client.responses, made.id)
             assert visitor.responses.retrieve(made.id).output_text == "a" * 4000
+            first.engine.pace = 0.01
+            gone = client.responses.create(**asked("b" * 4000), background=True)
+            visitor.responses.delete(gone.id)
+            first.engine.pace = 0
+            for one in (client, visitor):  # also when it has come to its end
+                url = f"{one.base_url}responses/{gone.id}"
+                wait_until(lambda url=url: httpx.get(url).status_code == 404)
 
 
 def test_one_that_lives_takes_up_what_another_leaves(tmp_path, monkeypatch):

@@ -102,8 +102,15 @@ def test_calls_and_results_come_back_in(thinker, client):
         {"role": "tool", "tool_call_id": call.id, "name": "look", "content": [part("a")]}
         for call in answer.tool_calls
     ]
-    client.chat.completions.create(**ask(messages=[USER, answer, *results]))
-    user, said, first, second = rendered(thinker[0])["messages"]
+    untyped = answer.model_dump()
+    untyped["tool_calls"][0]["type"] = None
+    del untyped["tool_calls"][1]["type"]
+    told = []
+    for sent in (answer, untyped):
+        client.chat.completions.create(**ask(messages=[USER, sent, *results]))
+        told.append(rendered(thinker[0])["messages"])
+    assert told[0] == told[1]
+    user, said, first, second = told[0]
     assert (said["content"], said["reasoning_content"]) == ("Let me see.", "hm")
     assert [call["function"]["arguments"] for call in said["tool_calls"]] == [
         json.loads(arguments) for arguments in ARGUMENTS

@@ -14,7 +14,6 @@ __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 METHOD, PATHS = "POST", ("/v1/messages/count_tokens",)
 NEEDS_KEY = True
 
-
 Body = Conversation
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from octavo.errors import BadRequest
 from octavo.server.exchange import json_response, read
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine, check_model
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]

@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from octavo.server.exchange import tenant
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]

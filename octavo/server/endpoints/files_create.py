@@ -15,15 +15,13 @@ from octavo.server.endpoints._files import shown
 from octavo.server.exchange import json_response, tenant
 from octavo.server.files import INPUTS_KEPT, ExpiresAfter
 from octavo.server.forms import FILE, MAX_AROUND, receive
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 
 METHOD, PATHS = "POST", ("/v1/files",)
 NEEDS_KEY = True
-
-
 MAX_FILE = 200 << 20  # bytes
 MAX_BODY = MAX_FILE + MAX_AROUND
 
@@ -36,8 +34,8 @@ class Form(Struct):
 
 
 async def answer(engine: Engine, http: HttpRequest) -> Response:
-    files, of = http.app.state.files, tenant(http)
-    await asyncio.to_thread(files.check_room, of)
+    files, owner = http.app.state.files, tenant(http)
+    await asyncio.to_thread(files.check_room, owner)
     with files.draft() as draft:
         sent = await receive(http, draft.contents, MAX_FILE)
         form, unknown = sent.read(Form)
@@ -45,5 +43,6 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
         if sent.filename is None:
             raise BadRequest("it is required", FILE)
         seconds = form.expires_after.seconds if form.expires_after else INPUTS_KEPT
-        file = await asyncio.to_thread(files.keep, draft, of, sent.filename, form.purpose, seconds)
+        name, purpose = sent.filename, form.purpose
+        file = await asyncio.to_thread(files.keep, draft, owner, name, purpose, seconds)
     return json_response(shown(file), headers=headers)

@@ -4,7 +4,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from octavo.registry import entry, names
 from octavo.server.exchange import json_response
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine
 from octavo.types import Json
 
@@ -19,6 +19,7 @@ __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]
 METHOD, PATHS = "GET", ("/openapi.json",)
 NEEDS_KEY = True
 
+FOLDERS = ("octavo.server.protocols", "octavo.server.endpoints")
 SENT = ("Body", "Form")
 FILE = {  # that comes with a form
     "type": "object",
@@ -33,8 +34,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 
 
 def document() -> Json:
-    served = [entry("octavo.server.protocols", n) for n in names("octavo.server.protocols")]
-    served += [entry("octavo.server.endpoints", n) for n in names("octavo.server.endpoints")]
+    served = [entry(folder, name) for folder in FOLDERS for name in names(folder)]
     structs = [getattr(file, kind) for file in served for kind in SENT if hasattr(file, kind)]
     found, shapes = msgspec.json.schema_components(
         structs, ref_template="#/components/schemas/{name}"

@@ -5,7 +5,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from octavo.server.exchange import json_response
-from octavo.server.protocols.openai_chat import problem
+from octavo.server.protocols._openai import problem
 from octavo.server.running import Engine
 
 __all__ = ["METHOD", "NEEDS_KEY", "PATHS", "answer", "problem"]

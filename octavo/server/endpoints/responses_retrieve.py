@@ -11,7 +11,7 @@ from octavo.server.endpoint import numbered
 from octavo.server.exchange import asked
 from octavo.server.protocols._openai import problem
 from octavo.server.protocols.openai_responses import Includable
-from octavo.server.replays import LAST_EVENT
+from octavo.server.replays import LAST_EVENT, event_number
 from octavo.server.running import Engine
 from octavo.server.stream import Stream
 
@@ -49,9 +49,9 @@ def _start(query: Query, http: HttpRequest) -> int:
         return query.starting_after + 1
     if (last := http.headers.get(LAST_EVENT)) is None:
         return 0
-    if not (last.isascii() and last.isdigit() and len(last) <= 15):
+    if (number := event_number(last)) is None:
         raise BadRequest(f"{last[:40]!r} is the number of no event", LAST_EVENT)
-    return int(last) + 1
+    return number + 1
 
 
 async def _nothing() -> None:

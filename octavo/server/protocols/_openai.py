@@ -129,6 +129,7 @@ def stop_strings(stops: Sequence[str] | None, field: str) -> tuple[str, ...]:
 
 
 def wants_usage(body: Common) -> bool:
+    """Raises BadRequest."""
     if body.stream_options is None:
         return False
     if not body.stream:
@@ -138,6 +139,7 @@ def wants_usage(body: Common) -> bool:
 
 
 def refuse_streamed_scores(body: Common) -> None:
+    """Raises BadRequest."""
     if body.stream and body.prompt_logprobs is not None:
         raise BadRequest("a stream cannot carry it, ask with stream: false", "prompt_logprobs")
 

@@ -36,7 +36,7 @@ class CallBack(Struct):
 
     id: str
     function: CalledFunction | None = None
-    type: str = "function"
+    type: str | None = None
     index: int | None = None  # some clients keep a stream's
 
 
@@ -145,7 +145,7 @@ def read_calls(calls: list[CallBack] | None, where: str) -> tuple[ToolCall, ...]
 
 
 def _call(one: CallBack, where: str) -> ToolCall:
-    if one.type != "function" or one.function is None:
+    if one.type not in (None, "function") or one.function is None:
         raise BadRequest("only calls of functions are served, give one", where)
     field = f"{where}.function.arguments"
     return called(one.id, one.function.name, one.function.arguments, field=field)
