@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from octavo.engine.notations import Notation
 from octavo.errors import BadRequest
-from octavo.grammar.fronts._places import names_of, references
+from octavo.grammar.fronts._places import names_of, references, shown
 from octavo.grammar.fronts._references import located
 from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Json, Tool
@@ -22,6 +22,7 @@ _SAYS_NOTHING = frozenset(
 )
 MOST_CHARACTERS = 1 << 18  # of a schema as JSON
 REMEMBERED = 1 << 15  # characters of one that is not checked anew each time
+NO_VALUE = "no value is allowed"
 ONLY_SHARED = "only what is in $defs can be pointed to"
 _SHARED = ("$defs", "definitions")
 _TYPES: Mapping[str, Any] = {
@@ -102,6 +103,7 @@ class _Writer:
     def __init__(self, rule: str, tool: Tool, notation: Notation, quote: str) -> None:
         self._rule, self.root, self._where = rule, located(tool.parameters, tool.field), tool.field
         self._shared = {name: self.root[name] for name in _SHARED if name in self.root}
+        self._num_shared, self._num_repeated = len(json.dumps(self._shared)), 0  # characters
         self._notation, self._quote = notation, quote
         self._named: dict[str, str] = {}  # what a $ref points to -> its rule
         self.rules: list[str] = []
@@ -147,11 +149,21 @@ class _Writer:
                 return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
             if said == {"type"} and schema["type"] in ("boolean", "null"):
                 return '"None"' if schema["type"] == "null" else '("True" | "False")'
-            schema = schema | self._shared  # its own ones have other places, from the root
-            if not all(
-                ref.startswith(("#/$defs/", "#/definitions/")) for ref in references(schema)
-            ):
-                raise _unspeakable(f"{path}.$ref", ONLY_SHARED)
+        return self._as_json(schema, path)
+
+    def _as_json(self, schema: Any, path: str) -> str:
+        """A part of the root, which is to stand alone: what is shared comes with it, so that
+        references lead where they did. Those of its own $defs have other places, from the root."""
+        if any(references(schema)):
+            schema = schema | self._shared
+            self._num_repeated += self._num_shared
+        if self._num_repeated > MOST_CHARACTERS:
+            problem = f"$defs for each that refers to it are more than {MOST_CHARACTERS} characters"
+            raise _unspeakable(path, problem)
+        for names, target in references(schema):
+            if not target.startswith(("#/$defs/", "#/definitions/")):
+                where = self._where if names and names[0] in self._shared else path
+                raise _unspeakable(f"{where}{shown(names)}.$ref", ONLY_SHARED)
         return _json(schema, path)
 
     def gemma(self, schema: Any, path: str) -> str:
@@ -167,10 +179,11 @@ class _Writer:
             _refuse_others(schema, {"enum", "const", "type"}, path)
             values = schema.get("enum", [schema.get("const")])
             if "const" in schema:
-                values = [value for value in values if value == schema["const"]]
+                only = json.dumps(schema["const"])  # 1 is not true
+                values = [value for value in values if json.dumps(value) == only]
             fitting = [value for value in values if _fits(value, schema.get("type"))]
             if not fitting:
-                raise _unspeakable(path, "no value is allowed")
+                raise _unspeakable(path, NO_VALUE)
             return self._either(map(self._literal, fitting))
         kind = schema.get("type")
         if isinstance(kind, list):
@@ -187,20 +200,23 @@ class _Writer:
                 return self._array(schema, path)
             case "string":
                 _refuse_others(schema, {"type", "minLength", "maxLength"}, path)
-                least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-                return f"{self._quote} /(?s:[^<]){{{least},{most}}}/ {self._quote}"
+                least, most = _range(schema, "minLength", "maxLength", path)
+                times = f"{least},{'' if most is None else most}"
+                return f"{self._quote} /(?s:[^<]){{{times}}}/ {self._quote}"
             case "number" | "integer" | "boolean" | "null":
-                return _json(schema, path)
+                return self._as_json(schema, path)
         raise _unspeakable(path, "give it a type")
 
     def _array(self, schema: Json, path: str) -> str:
         _refuse_others(schema, {"type", "items", "minItems", "maxItems"}, path)
         item = self._add(self.gemma(schema.get("items", {}), f"{path}.items"))
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        least, most = _range(schema, "minItems", "maxItems", path)
         if most == 0:
             return '"[]"'
-        more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
-        items = f"{item} {more}" if least else f"({item} {more})?"
+        items = item
+        if most != 1:
+            items += f' ("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        items = items if least else f"({items})?"
         return f'"[" {items} "]"'
 
     def _pointed_to(self, schema: Json, path: str) -> str:
@@ -216,12 +232,18 @@ class _Writer:
         return self._named[ref]
 
     def _literal(self, value: Any) -> str:
-        if isinstance(value, str):
-            return f"{self._quote} {json.dumps(value) if value else ''} {self._quote}"
-        return json.dumps(self._notation.value(value))
+        parts = self._notation.value(value).split(self._notation.quotes[0])
+        return f" {self._quote} ".join(json.dumps(part) if part else "" for part in parts)
 
     def _either(self, options: Iterable[str]) -> str:
         return "(" + " | ".join(options) + ")"
+
+
+def _range(schema: Json, low: str, high: str, path: str) -> tuple[int, int | None]:
+    least, most = schema.get(low, 0), schema.get(high)
+    if most is not None and least > most:
+        raise _unspeakable(path, NO_VALUE)
+    return least, most
 
 
 def _refuse_others(schema: Json, known: Iterable[str], path: str) -> None:

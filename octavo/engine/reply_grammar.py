@@ -9,12 +9,13 @@ Owns the shape of the whole and of calls. What their arguments may be is argumen
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from octavo.engine.argument_grammar import arguments_rules, opening
 from octavo.engine.dialect import Spelling
 from octavo.errors import BadRequest
-from octavo.grammar.fronts.reply import write
+from octavo.grammar.fronts.reply import FIELD, write
+from octavo.grammar.matcher import MOST_CHARACTERS
 from octavo.registry import entry
 from octavo.types import Grammar, Reading, Tools
 
@@ -33,7 +34,19 @@ def reply_grammar(
             raise BadRequest(problem, entry("octavo.grammar.fronts", answer.kind).FIELD)
         answer = None
     writer = _Writer(spelling, tools, reading, is_free=answer is None)
-    return write("\n".join(writer.rules()) + "\n", answer)
+    lark = "".join(f"{rule}\n" for rule in _as_many_as_compile(writer.rules()))
+    return write(lark, answer)
+
+
+def _as_many_as_compile(rules: Iterable[str]) -> Iterator[str]:
+    """Raises BadRequest at the first that is too many: each tool's cost time."""
+    num_characters = 0
+    for rule in rules:
+        num_characters += len(rule)
+        if num_characters > MOST_CHARACTERS:
+            problem = f"they make a grammar of more than {MOST_CHARACTERS} characters, give fewer"
+            raise BadRequest(problem, FIELD)
+        yield rule
 
 
 class _Writer:

@@ -9,6 +9,7 @@ from dialects import DIALECTS, TOOL, dialect, said, spelling, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octavo.engine import reply_grammar as reply_grammar_of
 from octavo.engine.dialect import Spelling, choose
 from octavo.engine.notations import Malformed
 from octavo.engine.reply_grammar import reply_grammar
@@ -275,6 +276,17 @@ def test_five_hundred_tools_in_one_request():
         assert taken(name, text, Tools(tools, names, is_required=True)) == (True, True)
 
 
+def test_tools_of_more_than_a_grammar_may_have_cost_what_it_may_have(monkeypatch):
+    """Those after it are not looked at."""
+    monkeypatch.setattr(reply_grammar_of, "MOST_CHARACTERS", 20_000)
+    bad = Tool("bad", None, {"not": {}}, "tools[200].parameters")
+    tools = (*(Tool(f"tool_{i}", None, TOOL.parameters) for i in range(200)), bad)
+    for some, field in ((tools, "tools"), ((TOOL, bad), "tools[200].parameters")):
+        with pytest.raises(BadRequest) as refused:
+            taken("hermes", "", Tools(some, tuple(tool.name for tool in some)))
+        assert refused.value.field == field
+
+
 # ---- notations
 
 json_values = st.recursive(
@@ -355,6 +367,8 @@ RICH = {
         "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 2},
         "at": {"$ref": "#/$defs/place"},
         "maybe": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+        "pair": {"enum": [["a", {"k": "b"}], "", []]},
+        "one": {"type": "array", "items": {"type": "integer"}, "maxItems": 1},
     },
     "required": ["n", "at"],
     "$defs": {
@@ -375,6 +389,9 @@ RICH = {
             {"n": 1, "kind": "b", "tags": ["é"], "at": {"x": 1.5, "in": {"x": 2}}, "maybe": None},
             True,
         ),
+        ({"n": 1, "at": {}, "pair": ["a", {"k": "b"}], "one": [1]}, True),
+        ({"n": 1, "at": {}, "pair": "", "one": []}, True),
+        ({"n": 1, "at": {}, "one": [1, 2]}, False),
         ({"n": 1}, False),
         ({"n": "1", "at": {}}, False),
         ({"n": 1, "kind": "c", "at": {}}, False),
