@@ -69,7 +69,7 @@ def _fits(value: Any, kind: Any) -> bool:
     kinds = [kind] if isinstance(kind, str) else kind or _TYPES
     is_bool = isinstance(value, bool)
     return any(
-        isinstance(value, _TYPES[one]) and is_bool <= (one == "boolean")
+        isinstance(value, _TYPES[one]) and (one == "boolean" or not is_bool)
         for one in kinds
         if one in _TYPES
     )
