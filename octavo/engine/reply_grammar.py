@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from octavo.engine.argument_grammar import arguments_rules, opening
+from octavo.engine.argument_grammar import Parts, arguments_rules, opening
 from octavo.engine.dialect import Spelling
 from octavo.errors import BadRequest
 from octavo.grammar.fronts.reply import FIELD, write
@@ -131,10 +131,11 @@ class _Writer:
         _, middle, after = map(spelling.marked, spelling.dialect.parts())
         yield f"calls: {self._sequence(self._opening())} call{self._more()}"
         yield "call: " + " | ".join(f"call_{place}" for place in range(len(tools)))
+        parts = Parts()
         for place, tool in enumerate(tools):
             name, arguments = self._sequence(tool.name + middle), f"arguments_{place}"
             yield f"call_{place}: {name} {arguments} {self._sequence(after)}"
-            yield from arguments_rules(arguments, tool, spelling.notation, self._quote())
+            yield from arguments_rules(arguments, tool, spelling.notation, self._quote(), parts)
 
     def _opening(self) -> str:
         return self._spelling.marked(self._spelling.dialect.opens + self._before_name)

@@ -8,7 +8,7 @@ from schemas import is_valid
 
 from octavo import LLM, BadRequest, SamplingParams
 from octavo.engine import argument_grammar
-from octavo.engine.argument_grammar import arguments_rules
+from octavo.engine.argument_grammar import Parts, arguments_rules
 from octavo.engine.notations import NOTATIONS
 from octavo.types import Tool
 
@@ -97,7 +97,7 @@ def test_a_reference_leads_where_it_says_in_every_notation(llama_path, notation)
 
 def rules(parameters, notation):
     tool = Tool("f", None, {"type": "object"} | parameters, "tool")
-    return list(arguments_rules("r", tool, NOTATIONS[notation], '"<escape>"'))
+    return list(arguments_rules("r", tool, NOTATIONS[notation], '"<escape>"', Parts()))
 
 
 def test_what_is_shared_is_not_repeated_without_end(monkeypatch):
