@@ -191,6 +191,7 @@ class Reading:
     tools: tuple[str, ...] = ()  # which may be called; without any, nothing is taken for a call
     is_thinking: bool = False  # the prompt ends within a thought
     max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
+    is_held: bool = False  # its text, to a grammar: then nothing within it is a call
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from octavo.engine.notations import Notation
+from octavo.engine.tools import MAX_TOOLS
 from octavo.errors import BadRequest
-from octavo.grammar.fronts._places import names_of, references
+from octavo.grammar.fronts._places import names_of, references, shown
 from octavo.grammar.fronts._references import located
 from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Json, Tool
@@ -21,7 +22,8 @@ _SAYS_NOTHING = frozenset(
     | {"$defs", "definitions", "readOnly", "writeOnly"}
 )
 MOST_CHARACTERS = 1 << 18  # of a schema as JSON
-REMEMBERED = 1 << 15  # characters of one that is not checked anew each time
+REMEMBERED = 1 << 13  # characters of one that is not checked anew each time
+NO_VALUE = "no value is allowed"
 ONLY_SHARED = "only what is in $defs can be pointed to"
 _SHARED = ("$defs", "definitions")
 _TYPES: Mapping[str, Any] = {
@@ -48,19 +50,43 @@ def opening(notation: Notation) -> str:
     return notation.brackets[0] if notation.bare_names else ""
 
 
-def arguments_rules(rule: str, tool: Tool, notation: Notation, quote: str) -> Iterable[str]:
+class Parts:
+    """Of all tools' arguments: a rule for each that is another's, too, or many others'."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._new: list[str] = []
+
+    def named(self, body: str) -> str:
+        """Its rule's name."""
+        if (name := self._names.get(body)) is None:
+            name = self._names[body] = f"part_{len(self._names)}"
+            self._new.append(f"{name}: {body}")
+        return name
+
+    def new_rules(self) -> Iterable[str]:
+        """Those that were not told yet."""
+        new, self._new = self._new, []
+        return new
+
+
+def arguments_rules(
+    rule: str, tool: Tool, notation: Notation, quote: str, parts: Parts
+) -> Iterable[str]:
     """`rule`, and `rule`_rest, which is what follows the opening bracket. `quote`: the notation's,
     as Lark has it. Raises BadRequest."""
-    _json(tool.parameters, tool.field)  # or what follows would have to look for nonsense
     yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
     if not notation.bare_names:
-        yield f"{rule}_rest: {_json(_closed(tool.parameters), tool.field)}"
+        yield f"{rule}_rest: {parts.named(_json(_closed(tool.parameters), tool.field))}"
+        yield from parts.new_rules()
         return
-    writer = _Writer(rule, tool, notation, quote)
+    _json(tool.parameters, tool.field)  # or what follows would have to look for nonsense
+    writer = _Writer(rule, tool, notation, quote, parts)
     value = writer.gemma if notation.bare_keys else writer.python
     body = writer.pairs(writer.root, tool.field, value, ends_name=notation.ends_name)
     yield f"{rule}_rest: {body} {json.dumps(notation.brackets[1])}"
     yield from writer.rules
+    yield from parts.new_rules()
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -68,7 +94,7 @@ def _fits(value: Any, kind: Any) -> bool:
     kinds = [kind] if isinstance(kind, str) else kind or _TYPES
     is_bool = isinstance(value, bool)
     return any(
-        isinstance(value, _TYPES[one]) and is_bool <= (one == "boolean")
+        isinstance(value, _TYPES[one]) and (one == "boolean" or not is_bool)
         for one in kinds
         if one in _TYPES
     )
@@ -79,30 +105,36 @@ def _closed(schema: Json) -> Json:
     properties = schema.get("properties")
     if not isinstance(properties, dict) or schema.keys() & _OPENS:
         return schema
-    if not set(schema.get("required", ())) <= properties.keys():
+    required = schema.get("required", [])
+    if not isinstance(required, list):
         return schema
-    return schema | {"additionalProperties": False}
+    are_listed = all(isinstance(name, str) and name in properties for name in required)
+    return schema | {"additionalProperties": False} if are_listed else schema
 
 
 def _json(schema: Any, field: str) -> str:
     text = json.dumps(schema)
     if len(text) > MOST_CHARACTERS:
         raise BadRequest(f"{len(text)} characters are more than {MOST_CHARACTERS}", field)
-    return _remembered(text, field) if len(text) <= REMEMBERED else _checked(text, field)
+    try:
+        return _remembered(text) if len(text) <= REMEMBERED else _checked(text)
+    except BadRequest as error:
+        raise BadRequest(error.problem, field) from None
 
 
-def _checked(schema: str, field: str) -> str:
-    return "%json " + json.dumps(enforceable(json.loads(schema), field))
+def _checked(schema: str) -> str:
+    return "%json " + json.dumps(enforceable(json.loads(schema), "schema"))
 
 
-_remembered = lru_cache(256)(_checked)  # a client sends the same tools with every turn
+_remembered = lru_cache(2 * MAX_TOOLS)(_checked)  # a client sends the same with every turn
 
 
 class _Writer:
-    def __init__(self, rule: str, tool: Tool, notation: Notation, quote: str) -> None:
+    def __init__(self, rule: str, tool: Tool, notation: Notation, quote: str, parts: Parts) -> None:
         self._rule, self.root, self._where = rule, located(tool.parameters, tool.field), tool.field
         self._shared = {name: self.root[name] for name in _SHARED if name in self.root}
-        self._notation, self._quote = notation, quote
+        self._num_shared, self._num_repeated = len(json.dumps(self._shared)), 0  # characters
+        self._notation, self._quote, self._parts = notation, quote, parts
         self._named: dict[str, str] = {}  # what a $ref points to -> its rule
         self.rules: list[str] = []
 
@@ -119,24 +151,19 @@ class _Writer:
             if not name or _ENDS_BARE & set(name):
                 raise _unspeakable(where, "the name cannot be written without quotes")
             pair = f"{json.dumps(name + ends_name)} {value(inner, where)}"
-            pairs.append((self._add(pair), name in required))
+            pairs.append((self._parts.named(pair), name in required))
         return self._in_order(pairs)
 
     def _in_order(self, pairs: Sequence[tuple[str, bool]]) -> str:
-        """Rules from the last pair to the first, of what may follow: `begun` after another pair."""
+        """Rules from the last pair to the first, of what may follow another pair: `begun`."""
         comma = json.dumps("," + self._notation.space)
-        begun = fresh = '""'
+        begun = '""'
+        firsts = [begun]  # what may come first, from the last pair
         for pair, is_required in reversed(pairs):
-            more = f"{comma} {pair} {begun}"
-            first = f"{pair} {begun}"
-            fresh = self._add(first if is_required else f"{first} | {fresh}")
-            begun = self._add(more if is_required else f"{more} | {begun}")
-        return fresh
-
-    def _add(self, body: str) -> str:
-        name = f"{self._rule}_{len(self.rules)}"
-        self.rules.append(f"{name}: {body}")
-        return name
+            more, first = f"{comma} {pair} {begun}", f"{pair} {begun}"
+            firsts = [first] if is_required else [*firsts, first]
+            begun = self._parts.named(more if is_required else f"{more} | {begun}")
+        return self._either(reversed(firsts))
 
     def python(self, schema: Any, path: str) -> str:
         """JSON but for True, False and None; within lists and objects these are JSON's, too."""
@@ -147,12 +174,24 @@ class _Writer:
                 return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
             if said == {"type"} and schema["type"] in ("boolean", "null"):
                 return '"None"' if schema["type"] == "null" else '("True" | "False")'
-            schema = schema | self._shared  # its own ones have other places, from the root
-            if not all(
-                ref.startswith(("#/$defs/", "#/definitions/")) for ref in references(schema)
-            ):
-                raise _unspeakable(f"{path}.$ref", ONLY_SHARED)
-        return _json(schema, path)
+        return self._as_json(schema, path)
+
+    def _as_json(self, schema: Any, path: str) -> str:
+        """A part of the root, which is to stand alone: what is shared comes with it, so that
+        references lead where they did. Those of its own $defs have other places, from the root."""
+        if isinstance(schema, dict):  # without its description it is what many others are
+            schema = {word: schema[word] for word in schema if word not in _SAYS_NOTHING}
+        if any(references(schema)):
+            schema = schema | self._shared
+            self._num_repeated += self._num_shared
+        if self._num_repeated > MOST_CHARACTERS:
+            problem = f"$defs for each that refers to it are more than {MOST_CHARACTERS} characters"
+            raise _unspeakable(path, problem)
+        for names, target in references(schema):
+            if not target.startswith(("#/$defs/", "#/definitions/")):
+                where = self._where if names and names[0] in self._shared else path
+                raise _unspeakable(f"{where}{shown(names)}.$ref", ONLY_SHARED)
+        return self._parts.named(_json(schema, path))
 
     def gemma(self, schema: Any, path: str) -> str:
         if not isinstance(schema, dict):
@@ -167,10 +206,11 @@ class _Writer:
             _refuse_others(schema, {"enum", "const", "type"}, path)
             values = schema.get("enum", [schema.get("const")])
             if "const" in schema:
-                values = [value for value in values if value == schema["const"]]
+                only = json.dumps(schema["const"])  # 1 is not true
+                values = [value for value in values if json.dumps(value) == only]
             fitting = [value for value in values if _fits(value, schema.get("type"))]
             if not fitting:
-                raise _unspeakable(path, "no value is allowed")
+                raise _unspeakable(path, NO_VALUE)
             return self._either(map(self._literal, fitting))
         kind = schema.get("type")
         if isinstance(kind, list):
@@ -187,20 +227,23 @@ class _Writer:
                 return self._array(schema, path)
             case "string":
                 _refuse_others(schema, {"type", "minLength", "maxLength"}, path)
-                least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-                return f"{self._quote} /(?s:[^<]){{{least},{most}}}/ {self._quote}"
+                least, most = _range(schema, "minLength", "maxLength", path)
+                times = f"{least},{'' if most is None else most}"
+                return f"{self._quote} /(?s:[^<]){{{times}}}/ {self._quote}"
             case "number" | "integer" | "boolean" | "null":
-                return _json(schema, path)
+                return self._as_json(schema, path)
         raise _unspeakable(path, "give it a type")
 
     def _array(self, schema: Json, path: str) -> str:
         _refuse_others(schema, {"type", "items", "minItems", "maxItems"}, path)
-        item = self._add(self.gemma(schema.get("items", {}), f"{path}.items"))
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        item = self._parts.named(self.gemma(schema.get("items", {}), f"{path}.items"))
+        least, most = _range(schema, "minItems", "maxItems", path)
         if most == 0:
             return '"[]"'
-        more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
-        items = f"{item} {more}" if least else f"({item} {more})?"
+        items = item
+        if most != 1:
+            items += f' ("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        items = items if least else f"({items})?"
         return f'"[" {items} "]"'
 
     def _pointed_to(self, schema: Json, path: str) -> str:
@@ -216,12 +259,18 @@ class _Writer:
         return self._named[ref]
 
     def _literal(self, value: Any) -> str:
-        if isinstance(value, str):
-            return f"{self._quote} {json.dumps(value) if value else ''} {self._quote}"
-        return json.dumps(self._notation.value(value))
+        parts = self._notation.value(value).split(self._notation.quotes[0])
+        return f" {self._quote} ".join(json.dumps(part) if part else "" for part in parts)
 
     def _either(self, options: Iterable[str]) -> str:
         return "(" + " | ".join(options) + ")"
+
+
+def _range(schema: Json, low: str, high: str, path: str) -> tuple[int, int | None]:
+    least, most = schema.get(low, 0), schema.get(high)
+    if most is not None and least > most:
+        raise _unspeakable(path, NO_VALUE)
+    return least, most
 
 
 def _refuse_others(schema: Json, known: Iterable[str], path: str) -> None:

@@ -274,8 +274,20 @@ class LLM:
         written = self._written(prompt, params.constraint, **chat)
         held = params.held_to(written.grammar)
         request = Request(next(self._ids), written.ids, held, reading=written.reading)
-        self.engine.check(request)
+        try:
+            self.engine.check(request)
+        except BadRequest as error:
+            raise self._blamed(error, chat.get("tools")) from None
         return _Asked(request, is_json=params.schema is not None)
+
+    def _blamed(self, error: BadRequest, tools: Tools | None) -> BadRequest:
+        """Of one tool where its schema is at fault by itself."""
+        for tool in tools.all if tools and error.field == "tools" else ():
+            try:
+                self.engine.compile(SamplingParams(schema=tool.parameters))
+            except BadRequest as its_own:
+                return BadRequest(its_own.problem, tool.field)
+        return error
 
     def _written(
         self,

@@ -42,6 +42,7 @@ class Reader:
 
     def __init__(self, spelling: Spelling, reading: Reading, id_of: Callable[[int], str]) -> None:
         self._spelling, self._names, self._id_of = spelling, frozenset(reading.tools), id_of
+        self._is_held = reading.is_held
         self._state: State = self._think if reading.is_thinking else self._prose
         self._then: State = self._prose  # where a form that is read to its end leads
         self._parts: list[Part] = []
@@ -116,7 +117,7 @@ class Reader:
     def _begins_call(self, c: str) -> bool:
         if not self._names or c != self._spelling.first[0]:
             return False
-        return self._spelling.dialect.marker is not None or self._is_fresh
+        return self._is_fresh or (self._spelling.dialect.marker is not None and not self._is_held)
 
     def _text(self, c: str) -> None:
         if c in SPACE:

@@ -9,12 +9,13 @@ Owns the shape of the whole and of calls. What their arguments may be is argumen
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from octavo.engine.argument_grammar import arguments_rules, opening
+from octavo.engine.argument_grammar import Parts, arguments_rules, opening
 from octavo.engine.dialect import Spelling
 from octavo.errors import BadRequest
-from octavo.grammar.fronts.reply import write
+from octavo.grammar.fronts.reply import FIELD, write
+from octavo.grammar.matcher import MOST_CHARACTERS
 from octavo.registry import entry
 from octavo.types import Grammar, Reading, Tools
 
@@ -33,7 +34,19 @@ def reply_grammar(
             raise BadRequest(problem, entry("octavo.grammar.fronts", answer.kind).FIELD)
         answer = None
     writer = _Writer(spelling, tools, reading, is_free=answer is None)
-    return write("\n".join(writer.rules()) + "\n", answer)
+    lark = "".join(f"{rule}\n" for rule in _as_many_as_compile(writer.rules()))
+    return write(lark, answer)
+
+
+def _as_many_as_compile(rules: Iterable[str]) -> Iterator[str]:
+    """Raises BadRequest at the first that is too many: each tool's cost time."""
+    num_characters = 0
+    for rule in rules:
+        num_characters += len(rule)
+        if num_characters > MOST_CHARACTERS:
+            problem = f"they make a grammar of more than {MOST_CHARACTERS} characters, give fewer"
+            raise BadRequest(problem, FIELD)
+        yield rule
 
 
 class _Writer:
@@ -118,10 +131,11 @@ class _Writer:
         _, middle, after = map(spelling.marked, spelling.dialect.parts())
         yield f"calls: {self._sequence(self._opening())} call{self._more()}"
         yield "call: " + " | ".join(f"call_{place}" for place in range(len(tools)))
+        parts = Parts()
         for place, tool in enumerate(tools):
             name, arguments = self._sequence(tool.name + middle), f"arguments_{place}"
             yield f"call_{place}: {name} {arguments} {self._sequence(after)}"
-            yield from arguments_rules(arguments, tool, spelling.notation, self._quote())
+            yield from arguments_rules(arguments, tool, spelling.notation, self._quote(), parts)
 
     def _opening(self) -> str:
         return self._spelling.marked(self._spelling.dialect.opens + self._before_name)

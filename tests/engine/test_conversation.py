@@ -128,6 +128,11 @@ def test_what_is_at_fault_is_named(llm, thinker):
     bad = {"type": "function", "function": {"name": "f", "parameters": unenforced}}
     with pytest.raises(octavo.BadRequest, match=r"tools\[1\]\.function\.parameters: 'not' at \$"):
         llm.chat(CHAT, tools=[LOOKS, bad])
+    costly = {"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}
+    bad["function"]["parameters"] = {"properties": {"a": costly}, "required": ["a"]}
+    named = r"^tools\[1\]\.function\.parameters: the grammar cannot be followed within its limits"
+    with pytest.raises(octavo.BadRequest, match=named):
+        llm.chat(CHAT, tools=[LOOKS, bad], tool_choice="f")
     with pytest.raises(octavo.BadRequest, match=r"choice: .*calls of tools"):
         llm.chat(CHAT, SamplingParams(choice=("a",)), tools=[LOOKS], tool_choice="required")
 

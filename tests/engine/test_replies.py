@@ -180,6 +180,21 @@ def test_text_is_held_to_its_grammar_beside_tools(llama):
     assert said == {"stop", "tool_calls"}
 
 
+def test_a_text_that_is_held_to_a_grammar_has_no_call_within(llama):
+    """Where a model has no tokens for the marks of calls, its texts may speak of them."""
+    engine = engine_over(llama, tool_dialect="mistral_args")
+    words = "[TOOL_CALLS]add[ARGS]{}"
+    answer = Grammar("json_schema", json.dumps({"const": words}))
+    said = set()
+    for seed in range(6):
+        either = Tools(TOOLS, ("add",), is_parallel=False)
+        asking = asked(engine, tools=either, answer=answer, seed=seed, temperature=3)
+        events = run(engine, asking)["a"]
+        said.add(end(events).reason)
+        assert text(events) == ("" if calls_of(events) else json.dumps(words))
+    assert said == {"stop", "tool_calls"}
+
+
 def test_a_closed_thought_has_no_logprobs(llama):
     engine = engine_over(thinking(llama))
     asking = asked(engine, thinking=Thinking("thinking", max_tokens=5), logprobs=1)

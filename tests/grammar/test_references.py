@@ -158,6 +158,33 @@ def test_a_reference_is_relative_to_the_schema_that_it_is_within(name):
     assert said
 
 
+def kind(name):
+    return {"type": "object", "properties": {"kind": {"const": name}}, "required": ["kind"]}
+
+
+REWRITTEN = {
+    "properties": {
+        "one": {"oneOf": [kind("a"), {"oneOf": [kind("b"), kind("c")]} | kind("b")]},
+        "oneOf": {"patternProperties": {r"^\d$": {"const": 1}, "^oneOf$": {"const": 2}}},
+        "a": {"$ref": "#/properties/one/oneOf/0"},
+        "b": {"$ref": "#/properties/one/oneOf/1/oneOf/0/properties/kind"},
+        "c": {"$ref": "#/properties/oneOf/patternProperties/%5E%5Cd$"},
+        "d": {"$ref": "#/properties/oneOf/patternProperties/^oneOf$"},
+        "e": {"$ref": "#/properties/oneOf"},
+    },
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("name", REWRITTEN["properties"])
+def test_a_reference_may_lead_through_what_is_written_anew(name):
+    values = [{"kind": k} for k in "abc"] + [*"abc", 1, 2, {"1": 1}, {"1": 2}, {"oneOf": 2}]
+    valid = jsonschema.Draft202012Validator(REWRITTEN).is_valid
+    said = [v for v in values if allows(grammar_of(REWRITTEN), json.dumps({name: v}))]
+    assert said == [v for v in values if valid({name: v})]
+    assert 0 < len(said) < len(values)
+
+
 URIS = st.sampled_from(["a", "b/", "b/a", "../a", "http://x/a", "http://y/b/", "urn:z", "/a"])
 FRAGMENTS = st.sampled_from(["", "#n", "#m", "#/$defs/p", "#/$defs/p/$defs/q", "#/$defs/%70"])
 

@@ -93,8 +93,10 @@ def test_all_endpoints_take_our_own_fields(protocol):
     ],
 )
 def test_a_refusal_names_the_field_in_the_callers_words(echo, fields, place):
+    num_queued = len(echo[0].requests)
     reply = httpx.post(f"{echo[1]}/v1/chat/completions", json=SAID | {"model": "echo"} | fields)
     assert reply.status_code == 400
+    assert len(echo[0].requests) == num_queued
     error = reply.json()["error"]
     assert error["param"] == place
     assert error["message"].startswith(f"{place}: ")

@@ -16,7 +16,10 @@ from octavo.engine.async_engine import AsyncEngine
 from octavo.engine.engine import Engine
 
 instructor = pytest.importorskip("instructor", reason="pip install '.[clients]'")
-pytestmark = pytest.mark.filterwarnings("ignore")  # it deprecates its own
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # it deprecates its own
+    pytest.mark.models,  # the tests that are run where it is installed
+]
 
 
 class Place(BaseModel):
@@ -33,7 +36,6 @@ def url(smollm2_path):
         yield url
 
 
-@pytest.mark.models
 @pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON_SCHEMA"])
 def test_objects_come_out(url, mode):
     client = instructor.from_openai(
@@ -51,7 +53,6 @@ def test_objects_come_out(url, mode):
         assert isinstance(place, Place)
 
 
-@pytest.mark.models
 def test_objects_come_out_bit_by_bit(url):
     client = instructor.from_openai(openai.OpenAI(base_url=f"{url}/v1", api_key="none"))
     parts = list(

@@ -10,7 +10,15 @@ from typing import Any, Final
 
 from octavo.errors import BadRequest
 from octavo.grammar.fronts import _ecma, _patterns
-from octavo.grammar.fronts._places import found, replaced, shown, subschemas
+from octavo.grammar.fronts._places import (
+    Names,
+    found,
+    names_of,
+    pointer,
+    replaced,
+    shown,
+    subschemas,
+)
 from octavo.types import Json
 
 # fmt: off
@@ -50,69 +58,83 @@ class Reader:
         """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
+        self._referring: list[Json] = []
+        self._renamed: dict[Names, str] = {}  # what becomes of the last of them
 
-    def read(self, schema: Any, path: str = "$") -> Any:
+    def read(self) -> Json:
         """Without what says nothing. Raises BadRequest."""
+        kept: Json = self._read(self._root, ())
+        for schema in self._referring:
+            names = names_of(schema["$ref"])
+            now = (self._renamed.get(names[: i + 1], name) for i, name in enumerate(names))
+            schema["$ref"] = pointer(now)
+        return kept
+
+    def _read(self, schema: Any, names: Names) -> Any:
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
-            raise BadRequest(f"{path} is not a schema: give an object, true or false", self._field)
-        kept = {word: value for word, value in schema.items() if self._matters(word, value, path)}
-        self._check(kept, path)
-        parts = {steps: self.read(part, path + shown(steps)) for steps, part in subschemas(kept)}
-        kept = self._with_patterns(replaced(kept, parts), path)
+            problem = f"${shown(names)} is not a schema: give an object, true or false"
+            raise BadRequest(problem, self._field)
+        kept = {word: value for word, value in schema.items() if self._matters(word, value, names)}
+        self._check(kept, names)
+        parts = {inner: self._read(part, names + inner) for inner, part in subschemas(kept)}
+        kept = self._with_patterns(replaced(kept, parts), names)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
+            self._renamed[*names, "oneOf"] = "anyOf"
+        if "$ref" in kept:
+            self._referring.append(kept)
         return kept
 
-    def _matters(self, word: str, value: Any, path: str) -> bool:
+    def _matters(self, word: str, value: Any, names: Names) -> bool:
         if word in ENFORCED:
             return True
         if word in ANNOTATIONS or word.startswith("x-"):
             return False
         if word in NEUTRAL and value is NEUTRAL[word]:
             return False
-        raise self._refusal(word, path, "is not enforced, leave it out")
+        raise self._refusal(word, names, "is not enforced, leave it out")
 
-    def _refusal(self, word: str, path: str, problem: str) -> BadRequest:
-        return BadRequest(f"{word[:80]!r} at {path} {problem}", self._field)
+    def _refusal(self, word: str, names: Names, problem: str) -> BadRequest:
+        return BadRequest(f"{word[:80]!r} at ${shown(names)} {problem}", self._field)
 
-    def _check(self, schema: Json, path: str) -> None:
+    def _check(self, schema: Json, names: Names) -> None:
         """What llguidance takes and does not hold, or takes all too long over."""
         if "format" in schema and str(schema["format"]) not in FORMATS:
             known = ", ".join(sorted(FORMATS))
             problem = f"is {str(schema['format'])[:40]!r}, of which none is enforced but {known}"
-            raise self._refusal("format", path, problem)
+            raise self._refusal("format", names, problem)
         required = schema.get("required", ())
         least = schema.get("minProperties", 0)
         if isinstance(least, int) and isinstance(required, list | tuple):
             most = len({str(name) for name in required}) + 1
             if least > most:  # of two equal keys, which count once, nobody would know
-                raise self._refusal("minProperties", path, f"is enforced up to {most} here")
+                raise self._refusal("minProperties", names, f"is enforced up to {most} here")
             named = schema.get("properties")
             optional = set(named if isinstance(named, dict) else ()) - set(map(str, required))
             if len(optional) > MOST_OPTIONAL:
                 problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
-                raise self._refusal("properties", path, problem)
+                raise self._refusal("properties", names, problem)
         for word in ("const", "enum", "properties", "required"):
             value = schema.get(word)
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
-                raise self._refusal(word, path, "has a control character, which no answer may")
+                raise self._refusal(word, names, "has a control character, which no answer may")
         divisor = schema.get("multipleOf")
         if isinstance(divisor, int | float) and not isinstance(divisor, bool):
-            self._divide(divisor, path)
+            self._divide(divisor, names)
 
-    def _divide(self, divisor: float, path: str) -> None:
+    def _divide(self, divisor: float, names: Names) -> None:
         if not 0 < divisor <= MOST_DIVISOR:
             problem = f"is not a number above 0 and up to {MOST_DIVISOR:g}"
-            raise self._refusal("multipleOf", path, problem)
+            raise self._refusal("multipleOf", names, problem)
         self._divisors.add(Decimal(str(divisor)).normalize())
         finest = min(int(one.as_tuple().exponent) for one in self._divisors)
         whole = [int(one.scaleb(-finest)) for one in self._divisors] if finest > -30 else [10**30]
         if math.lcm(*whole) > MOST_STATES and (len(whole) > 1 or _digits(divisor) > MOST_STATES):
             problem = f"needs more than {MOST_STATES} remainders to be told apart"
-            raise self._refusal("multipleOf", path, problem)
+            raise self._refusal("multipleOf", names, problem)
 
     def _are_apart(self, branches: Any) -> bool:
         """No two of them hold at once, because a required property tells them apart."""
@@ -135,14 +157,16 @@ class Reader:
         listed = {name: _texts(properties.get(name)) for name in required if isinstance(name, str)}
         return {name: texts for name, texts in listed.items() if texts}
 
-    def _with_patterns(self, schema: Json, path: str) -> Json:
+    def _with_patterns(self, schema: Json, names: Names) -> Json:
         if isinstance(pattern := schema.get("pattern"), str):
-            schema["pattern"] = self._translated(pattern, "pattern", path)
+            schema["pattern"] = self._translated(pattern, "pattern", names)
         if isinstance(named := schema.get("patternProperties"), dict):
             word = "patternProperties"
-            schema[word] = {self._translated(name, word, path): named[name] for name in named}
+            now = {name: self._translated(name, word, names) for name in named}
+            schema[word] = {now[name]: part for name, part in named.items()}
+            self._renamed |= {(*names, word, name): now[name] for name in now}
             if len(schema[word]) < len(named):
-                raise self._refusal(word, path, "has two that say the same: give one of them")
+                raise self._refusal(word, names, "has two that say the same: give one of them")
         if schema.get("format") in _patterns.OF_FORMATS:
             ours = {"pattern": _patterns.OF_FORMATS[schema.pop("format")]}
             others = schema.get("allOf", [])
@@ -152,11 +176,11 @@ class Reader:
                 schema["allOf"] = [*others, ours]
         return schema
 
-    def _translated(self, pattern: str, word: str, path: str) -> str:
+    def _translated(self, pattern: str, word: str, names: Names) -> str:
         try:
             return _ecma.translated(pattern)
         except ValueError as error:
-            raise self._refusal(word, path, str(error)) from None
+            raise self._refusal(word, names, str(error)) from None
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:

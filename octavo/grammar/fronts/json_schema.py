@@ -62,7 +62,7 @@ def enforceable(schema: Any, field: str) -> Json:
         raise BadRequest("a schema is an object or true", field)
     try:
         schema = located(schema, field)
-        kept: Json = Reader(schema, field).read(schema) | {"x-guidance": OPTIONS}
+        kept: Json = Reader(schema, field).read() | {"x-guidance": OPTIONS}
     except RecursionError:
         raise BadRequest("it is nested too deeply", field) from None
     if problem := _problem(kept):
@@ -98,9 +98,9 @@ def _blamed(schema: Json, problem: str) -> str:
 def _worst(schema: Json, shared: Json, problem: str, until: float) -> tuple[str, Json] | None:
     """None also when the time is over."""
     parts = sorted(subschemas(schema), key=lambda part: part[0][0] not in ("$defs", "definitions"))
-    for steps, part in parts:  # first what others refer to
+    for names, part in parts:  # first what others refer to
         if monotonic() > until:
             return None
         if isinstance(part, dict) and _problem(shared | part) == problem:
-            return shown(steps), part
+            return shown(names), part
     return None

@@ -1,0 +1,135 @@
+"""References within a tool's parameters, against `jsonschema`: what a random model is made to write
+fits the schema they lead to, in every notation, or the tool is refused by the place of one."""
+
+import json
+
+import pytest
+from schemas import is_valid
+
+from octavo import LLM, BadRequest, SamplingParams
+from octavo.engine import argument_grammar
+from octavo.engine.argument_grammar import Parts, arguments_rules
+from octavo.engine.notations import NOTATIONS
+from octavo.types import Tool
+
+SHARED = {
+    "$defs": {
+        "x": {"const": 1},
+        "a/b": {"const": 2},
+        "a~1b": {"const": 3},
+        "named": {"$anchor": "n", "const": 4},
+        "nine": {"minimum": 9, "maximum": 9},
+        "pair": {"type": "object", "properties": {"x": {"const": 5}}, "required": ["x"]},
+        "chain": {"$ref": "#/$defs/x"},
+    },
+    "definitions": {"x": {"const": 6}},
+}
+OWN = {"$defs": {"x": {"const": 7}, "nine": {"minimum": 3, "maximum": 3}}}
+INNER = {"type": "object", "properties": {"b": {"const": 8}}, "required": ["b"]}
+LIST = {"type": "array", "minItems": 1, "maxItems": 1}
+# What the argument `a` is, and where that is refused in notations that have no words for it.
+CASES = {
+    "shared": ({"$ref": "#/$defs/x"}, {}),
+    "an older word": ({"$ref": "#/definitions/x"}, {}),
+    "an escaped name": ({"$ref": "#/$defs/a~1b"}, {}),
+    "a name that looks escaped": ({"$ref": "#/$defs/a~01b"}, {}),
+    "an encoded name": ({"$ref": "#/%24defs/%78"}, {}),
+    "an anchor": ({"$ref": "#n"}, {}),
+    "a chain": ({"$ref": "#/$defs/chain"}, {}),
+    "in a list": (LIST | {"items": {"$ref": "#/$defs/x"}}, {}),
+    "one of two": ({"anyOf": [{"$ref": "#/$defs/x"}, {"$ref": "#n"}]}, {}),
+    "past its own": (OWN | {"$ref": "#/$defs/x"}, {}),
+    "in a list past its own": (OWN | LIST | {"items": {"$ref": "#/$defs/x"}}, {}),
+    "a number past its own": (
+        OWN | {"type": "integer", "allOf": [{"$ref": "#/$defs/nine"}]},
+        {},
+    ),
+    "its own": (
+        OWN | {"$id": "http://a/b", "$ref": "#/$defs/x"},
+        {"python": ".$ref", "gemma": ".$ref"},
+    ),
+    "within what is shared": (
+        {"$ref": "#/$defs/pair/properties/x"},
+        {"gemma": ".$ref"},
+    ),
+    "another argument": (
+        LIST | {"items": {"$ref": "#/properties/b"}},
+        {"python": ".items.$ref", "gemma": ".items.$ref"},
+    ),
+    "another argument, by a name that is its own, too": (
+        INNER | {"properties": {"b": {"const": 8}, "c": {"$ref": "#/properties/b"}}},
+        {"python": ".properties.c.$ref", "gemma": ".properties.c.$ref"},
+    ),
+    "all arguments": (
+        {"type": ["array", "null"], "maxItems": 1, "items": {"$ref": "#"}},
+        {"python": ".items.$ref", "gemma": ".items.$ref"},
+    ),
+}
+DIALECTS = {"json": "hermes", "python": "llama3_pythonic", "gemma": "gemma"}
+
+
+def parameters_of(argument):
+    arguments = {"type": "object", "properties": {"a": argument, "b": {"const": 9}}}
+    return arguments | {"required": ["a"], "additionalProperties": False} | SHARED
+
+
+def written(llm, parameters):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    asked = SamplingParams(max_tokens=200, seed=1, temperature=2)
+    answer = llm.chat([{"role": "user", "content": "hi"}], asked, tools=tools, tool_choice="f")
+    return answer.tool_calls[0].arguments
+
+
+@pytest.mark.parametrize("notation", DIALECTS)
+def test_a_reference_leads_where_it_says_in_every_notation(llama_path, notation):
+    with LLM(llama_path, memory=64 << 20, tool_dialect=DIALECTS[notation]) as llm:
+        for name, (argument, refused) in CASES.items():
+            parameters = parameters_of(argument)
+            if notation in refused:
+                with pytest.raises(BadRequest) as refusal:
+                    written(llm, parameters)
+                place = f"tools[0].function.parameters.properties.a{refused[notation]}"
+                assert refusal.value.field == place, name
+            else:
+                said = written(llm, parameters)
+                assert is_valid(said, parameters), (name, said)
+
+
+def rules(parameters, notation):
+    tool = Tool("f", None, {"type": "object"} | parameters, "tool")
+    return list(arguments_rules("r", tool, NOTATIONS[notation], '"<escape>"', Parts()))
+
+
+def test_what_is_shared_is_not_repeated_without_end(monkeypatch):
+    """Python's spelling has it once for each argument that refers to it."""
+    many = {"properties": {f"a{i}": {"$ref": "#/$defs/x"} for i in range(9)}} | SHARED
+    monkeypatch.setattr(argument_grammar, "MOST_CHARACTERS", 2 * len(json.dumps(many)))
+    for notation in ("json", "gemma"):
+        rules(many, notation)
+    with pytest.raises(
+        BadRequest, match=r"^tool\.properties\.a\d: \$defs for each that refers to it"
+    ):
+        rules(many, "python")
+    rules(many | {"properties": {f"a{i}": {"const": "x"} for i in range(9)}}, "python")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 0},
+        {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 1},
+        {"type": "string", "minLength": 2, "maxLength": 1},
+        {"const": True, "enum": [1]},
+        {"enum": ["x"], "type": "number"},
+    ],
+)
+def test_an_argument_that_no_value_fits_is_refused_where_it_would_be_written(argument):
+    with pytest.raises(BadRequest, match=r"^tool\.properties\.a: no value is allowed$"):
+        rules({"properties": {"a": argument}}, "gemma")
+
+
+def test_what_is_shared_may_refer_to_what_is_shared_only():
+    there = {"properties": {"a": {"$ref": "#/$defs/y"}}}
+    there |= {"$defs": {"y": {"items": {"$ref": "#/properties/a"}}}}
+    with pytest.raises(BadRequest, match=r"^tool\.\$defs\.y\.items\.\$ref: only what is in \$defs"):
+        rules(there, "python")
