@@ -28,8 +28,9 @@ class Folder(TyperGroup):
 
     folder = "octavo.cli"
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*names(self.folder)]  # by now `list` may be the command of that name
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: dict[str, Any] = dict.fromkeys(names(self.folder))  # typer lists these
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         try:

@@ -50,6 +50,21 @@ def test_a_command_nobody_wrote_and_an_unknown_flag_are_usage_errors(octavo):
         assert said.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["rnu"], "'run'"),
+        (["bench", "ofline"], "'offline'"),
+        (["keys", "creat"], "'create'"),
+        (["run", "--temprature", "1"], "--temperature"),
+    ],
+)
+def test_a_slip_of_the_fingers_is_told_what_was_meant(octavo, arguments, meant):
+    said = octavo(*arguments)
+    assert said.exit_code == 2
+    assert meant in said.stderr.splitlines()[-1]
+
+
 def test_list_names_what_is_here_and_what_could_be(octavo, home):
     kept = home / "models" / "hf" / "org" / "repo" / "file.gguf"
     kept.parent.mkdir(parents=True)
