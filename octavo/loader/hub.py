@@ -22,7 +22,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from octavo.errors import NotFetched
+from octavo.errors import BadConfig, NotFetched
 from octavo.loader.progress import growth
 from octavo.registry import entry, names
 
@@ -93,15 +93,23 @@ def local(name: str) -> Path | None:
 
 
 def resolve(name: str) -> Path:
-    """The file of `name`, fetched when absent. Raises NotFetched, one sentence that helps."""
+    """The file of `name`, fetched when absent. Raises BadConfig for a name or path of nothing,
+    NotFetched where the network or the disk fails: one sentence that helps."""
     if found := local(name):
         return found
     if (kept := _kept(name)) is None:
-        raise NotFetched(_unknown(name))
+        raise BadConfig("model", _unknown(name))
     try:
         return _fetch(name, kept)
     except OSError as error:
         raise NotFetched(_disk_problem(error)) from error
+
+
+def remedy(path: Path) -> str:
+    """What to do about a file that is no model. A person's own is not ours to delete."""
+    if path.is_relative_to(home()):
+        return "take another model, or delete the file and fetch it again"
+    return "take another file"
 
 
 def installed() -> list[tuple[str, Path]]:
@@ -144,9 +152,9 @@ def _unknown(name: str) -> str:
     if _is_path(name):
         return f"there is no file {name!r}: check the path"
     if close := close_to(name):
-        return f"no model is called {name!r}: did you mean {close!r}?"
+        return f"none is called {name!r}: did you mean {close!r}?"
     forms = [entry(SOURCES, source).FORM for source in names(SOURCES)]
-    return f"no model is called {name!r}: use {', '.join([*ALIASES, *forms])} or a file's path"
+    return f"none is called {name!r}: use {', '.join([*ALIASES, *forms])} or a file's path"
 
 
 def _fetch(name: str, kept: Path) -> Path:

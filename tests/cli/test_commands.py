@@ -85,8 +85,8 @@ def test_pull_prints_the_path_of_a_model_that_is_here(octavo, home):
 
 def test_an_error_is_one_sentence_on_stderr(octavo):
     said = octavo("pull", "smolm2")
-    assert (said.exit_code, said.stdout) == (1, "")
-    assert said.stderr == "no model is called 'smolm2': did you mean 'smollm2'?\n"
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr == "model: none is called 'smolm2': did you mean 'smollm2'?\n"
 
 
 def test_a_bug_is_hinted_at_and_shown_when_asked(octavo, monkeypatch):

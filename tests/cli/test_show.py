@@ -55,4 +55,5 @@ def test_a_file_that_is_no_model_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "poem.gguf").write_text("The sky is blue because ...")
     said = CliRunner().invoke(app, ["show", str(tmp_path / "poem.gguf")])
     assert (said.exit_code, said.stdout) == (1, "")
-    assert len(said.stderr.splitlines()) == 1
+    problem = "it is in no format that is read (gguf) (at byte 0)"
+    assert said.stderr == f"{tmp_path / 'poem.gguf'}: {problem}; take another file\n"

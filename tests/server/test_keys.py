@@ -395,9 +395,9 @@ def test_the_commands_make_list_and_revoke(tmp_path, monkeypatch):
     assert (revoked.exit_code, revoked.stdout) == (0, "")
     assert "alice" in revoked.stderr
     assert not keys.are_there
-    assert octavo("keys", "revoke", key.id).exit_code == 1
+    assert octavo("keys", "revoke", key.id).exit_code == 2
     refused = octavo("keys", "create", "bob", "--concurrency", "0")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "concurrency" in refused.output
 
 
@@ -405,7 +405,7 @@ def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     for host in ("0.0.0.0", "::", "example.org"):
         refused = octavo("serve", "--host", host, "--port", "0")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 2
         assert "octavo keys create" in refused.output
 
 

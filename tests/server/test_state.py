@@ -101,7 +101,7 @@ def test_the_commands_say_so_in_a_sentence(tmp_path, monkeypatch, command):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     written(tmp_path / "state.db", 0, OLD)
     refused = CliRunner().invoke(app, command)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "has version 0" in refused.output
     assert "Traceback" not in refused.output
 
