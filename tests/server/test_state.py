@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from octavo.cli import app
-from octavo.errors import BadConfig
+from octavo.errors import BadState
 from octavo.server.archive import Archive
 from octavo.server.batches import Batches
 from octavo.server.files import Files
@@ -87,7 +87,7 @@ def test_another_version_is_refused_and_left_as_it_is(tmp_path, version, stateme
     path = tmp_path / "state.db"
     written(path, version, *statements)
     before = path.read_bytes()
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadState) as refused:
         State(path)
     said = str(refused.value)
     assert f"{path} has version {version}, this Octavo reads version {VERSION}" in said
@@ -101,7 +101,7 @@ def test_the_commands_say_so_in_a_sentence(tmp_path, monkeypatch, command):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     written(tmp_path / "state.db", 0, OLD)
     refused = CliRunner().invoke(app, command)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 1
     assert "has version 0" in refused.output
     assert "Traceback" not in refused.output
 
