@@ -32,7 +32,7 @@ class Folder(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands: dict[str, Any] = dict.fromkeys(names(self.folder))  # typer lists these
+        self.commands: dict[str, Any] = dict.fromkeys(names(self.folder))  # to list and suggest
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         try:

@@ -158,19 +158,19 @@ def _unknown(name: str) -> str:
 
 
 def _fetch(name: str, kept: Path) -> Path:
-    alias = ALIASES.get(name) or Alias((name,), sha256="", size=0, licence="")
+    alias = ALIASES.get(name)
+    parts = alias.parts if alias else (name,)
     folder = home() / "partial" / hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock"), name):
         if kept.exists():  # somebody else was fetching it, and is done
             return kept
         folder.mkdir(exist_ok=True)
-        size = f" ({alias.size / 1e6:.0f} MB)" if alias.size else ""
-        with growth(f"fetching {name}{size}", folder, alias.size or None):
-            whole = _join(
-                [_fetch_part(part, folder / str(i)) for i, part in enumerate(alias.parts)]
-            )
-        _check(whole, alias.sha256, name)
+        size = f" ({alias.size / 1e6:.0f} MB)" if alias else ""
+        with growth(f"fetching {name}{size}", folder, alias.size if alias else None):
+            whole = _join([_fetch_part(part, folder / str(i)) for i, part in enumerate(parts)])
+        if alias:
+            _check(whole, alias.sha256, name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         os.replace(whole, kept)
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,8 +200,6 @@ def _join(parts: list[Path]) -> Path:
 
 
 def _check(path: Path, sha256: str, name: str) -> None:
-    if not sha256:
-        return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
