@@ -17,6 +17,7 @@ OctavoError                500
 │   ├── OutOfPages               the KV pages are all held
 │   ├── QueueFull          429   too many requests wait already
 │   └── RateLimited        429   the API key has asked for all it may, for now
+├── BadState                     the file of what a server keeps cannot be used
 ├── TimedOut               504   the request took longer than it said it may
 └── StepFailed             500   the engine could not compute a step
 """
@@ -136,6 +137,10 @@ class RateLimited(CapacityError):
             f"the key has used {used} of its {limit} {what}: try again in {retry_after:.1f} s",
             retry_after,
         )
+
+
+class BadState(OctavoError):
+    pass
 
 
 class TimedOut(OctavoError):

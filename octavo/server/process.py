@@ -8,6 +8,7 @@ A second signal spares the wait for what runs.
 """
 
 import asyncio
+import logging
 import resource
 import socket
 import time
@@ -23,10 +24,13 @@ from octavo.server.app import create_app
 from octavo.server.connection import Connection, Patience
 from octavo.server.running import Engine
 
+logger = logging.getLogger("uvicorn.error")  # the one that is shown
+
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
 CLOSING_SECONDS = 5  # for replies that are being sent when the engine has stopped
 LAST_WORDS_SECONDS = 1.0  # for the error that ends a stream, after a second signal
 BACKLOG = 2048  # connections that wait to be taken
+DRAINING = "Waiting %g s at most for what runs (requests: %d); a second Ctrl-C ends it at once"
 
 
 class Server(uvicorn.Server):
@@ -60,6 +64,8 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         await super().main_loop()  # until a signal
         self.engine.close(reopens_in=self.drain_seconds)
+        if num_running := self.engine.num_requests:
+            logger.info(DRAINING, self.drain_seconds, num_running)
         end = time.monotonic() + self.drain_seconds
         while self.engine.num_requests and not self.force_exit and time.monotonic() < end:
             await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ from serving import serving, wait_until
 from typer.testing import CliRunner
 
 from octavo.cli import app
-from octavo.errors import BadConfig, BadRequest, RateLimited, Unauthorized, UnknownName
+from octavo.errors import BadConfig, BadRequest, BadState, RateLimited, Unauthorized, UnknownName
 from octavo.scheduler.forecast import UNKNOWN
 from octavo.server import keys as module
 from octavo.server.gate import Gate
@@ -79,10 +79,10 @@ def test_a_key_is_compared_in_constant_time_whether_or_not_its_id_is_known(keys,
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BadConfig, match="OCTAVO_HOME"):
+    with pytest.raises(BadState, match="OCTAVO_HOME"):
         State(tmp_path / "file" / "state.db")
     (tmp_path / "state.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(BadConfig, match="OCTAVO_HOME"):
+    with pytest.raises(BadState, match="OCTAVO_HOME"):
         State(tmp_path / "state.db")
 
 
@@ -406,9 +406,10 @@ def test_the_commands_make_list_and_revoke(tmp_path, monkeypatch):
     assert (revoked.exit_code, revoked.stdout) == (0, "")
     assert "alice" in revoked.stderr
     assert not keys.are_there
-    assert octavo("keys", "revoke", key.id).exit_code == 1
+    assert octavo("keys", "revoke", key.id).exit_code == 2
+    assert all(octavo("keys", "create", name).exit_code == 2 for name in ("", " ", "a\nb"))
     refused = octavo("keys", "create", "bob", "--concurrency", "0")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "concurrency" in refused.output
 
 
@@ -416,7 +417,7 @@ def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     for host in ("0.0.0.0", "::", "example.org"):
         refused = octavo("serve", "--host", host, "--port", "0")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 2
         assert "octavo keys create" in refused.output
 
 

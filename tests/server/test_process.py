@@ -75,7 +75,9 @@ def test_signals_end_the_process_and_its_streams_in_good_order(signals, drain, s
             time.sleep(0.2)
         *_, end, done = [frame for frame in frames if frame.startswith("data")]
         assert server.wait(timeout=5) == 0
+        log = server.stderr.read()
     assert last in end
+    assert f"Waiting {drain} s at most for what runs (requests: 1)" in log
     assert done == "data: [DONE]"
 
 
