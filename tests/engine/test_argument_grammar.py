@@ -137,6 +137,19 @@ def test_what_is_shared_may_refer_to_what_is_shared_only():
         rules(there, "python")
 
 
+@pytest.mark.parametrize(("required", "is_open"), [([], False), (["a"], False), (["a", "b"], True)])
+def test_who_lists_all_properties_that_it_requires_expects_no_others(required, is_open):
+    *_, body = rules({"properties": {"a": {}}, "required": required}, "json")
+    assert ('"additionalProperties": false' not in body) == is_open
+
+
+@pytest.mark.parametrize("required", [5, [["a"]]])
+def test_nonsense_is_refused_by_name(required):
+    for notation in NOTATIONS:
+        with pytest.raises(BadRequest, match=r"^tool: 'required' at"):
+            rules({"properties": {"a": {}}, "required": required}, notation)
+
+
 # ---- many tools
 
 

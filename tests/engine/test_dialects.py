@@ -381,6 +381,7 @@ RICH = {
         ({"n": 1, "at": {}, "pair": "", "one": []}, True),
         ({"n": 1, "at": {}, "one": [1, 2]}, False),
         ({"n": 1}, False),
+        ({"at": {}}, False),
         ({"n": "1", "at": {}}, False),
         ({"n": 1, "kind": "c", "at": {}}, False),
         ({"n": 1, "tags": ["a", "b", "c"], "at": {}}, False),
