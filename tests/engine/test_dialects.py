@@ -9,14 +9,11 @@ from dialects import DIALECTS, TOOL, dialect, said, spelling, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octavo.engine import argument_grammar
-from octavo.engine import reply_grammar as reply_grammar_of
 from octavo.engine.dialect import Spelling, choose
 from octavo.engine.notations import Malformed
 from octavo.engine.reply_grammar import reply_grammar
 from octavo.errors import BadConfig, BadRequest
 from octavo.grammar.fronts.reply import read as as_llguidance
-from octavo.grammar.matcher import MOST_CHARACTERS
 from octavo.types import Reading, Tool, Tools
 
 EACH = pytest.mark.parametrize("name", DIALECTS)
@@ -278,38 +275,6 @@ def test_five_hundred_tools_in_one_request():
         assert taken(name, text, Tools(tools, names, is_required=True)) == (True, True)
 
 
-def of_its_own(place):
-    """No two tools have an argument that is the same, and most are of a few kinds."""
-    kinds = ["string", "integer", "number", "boolean", "array"]
-    arguments = {
-        f"argument_{i}_of_tool_{place}": {"type": kinds[i % 5], "description": f"{i} of {place}"}
-        for i in range(8)
-    }
-    return Tool(f"tool_{place}", None, {"type": "object", "properties": arguments})
-
-
-def test_five_hundred_tools_of_several_arguments_each_are_not_too_many():
-    """And the same tools, which come with every turn, are not checked anew."""
-    tools = Tools(tuple(map(of_its_own, range(500))), tuple(f"tool_{i}" for i in range(500)))
-    spelling, _ = spelled("llama3_pythonic", control=False)  # a rule for each argument
-    grammar = reply_grammar(spelling, tools, Reading(tools.callable), None)
-    assert len(grammar.text) < MOST_CHARACTERS
-    num_checked = argument_grammar._remembered.cache_info().misses
-    assert reply_grammar(spelling, tools, Reading(tools.callable), None) == grammar
-    assert argument_grammar._remembered.cache_info().misses == num_checked
-
-
-def test_tools_of_more_than_a_grammar_may_have_cost_what_it_may_have(monkeypatch):
-    """Those after it are not looked at."""
-    monkeypatch.setattr(reply_grammar_of, "MOST_CHARACTERS", 20_000)
-    bad = Tool("bad", None, {"not": {}}, "tools[200].parameters")
-    tools = (*(Tool(f"tool_{i}", None, TOOL.parameters) for i in range(200)), bad)
-    for some, field in ((tools, "tools"), ((TOOL, bad), "tools[200].parameters")):
-        with pytest.raises(BadRequest) as refused:
-            taken("hermes", "", Tools(some, tuple(tool.name for tool in some)))
-        assert refused.value.field == field
-
-
 # ---- notations
 
 json_values = st.recursive(
@@ -416,6 +381,7 @@ RICH = {
         ({"n": 1, "at": {}, "pair": "", "one": []}, True),
         ({"n": 1, "at": {}, "one": [1, 2]}, False),
         ({"n": 1}, False),
+        ({"at": {}}, False),
         ({"n": "1", "at": {}}, False),
         ({"n": 1, "kind": "c", "at": {}}, False),
         ({"n": 1, "tags": ["a", "b", "c"], "at": {}}, False),
