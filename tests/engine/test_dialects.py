@@ -6,7 +6,8 @@ from functools import cache
 import llguidance
 import pytest
 from dialects import DIALECTS, TOOL, dialect, said, spelling, told
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.engine.dialect import Spelling, choose
@@ -41,7 +42,7 @@ def test_its_example_is_read(name, control):
 
 @EACH
 @CONTROL
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(data=st.data())
 def test_however_tokens_are_cut_the_same_is_told(name, control, data):
     text = dialect(name).EXAMPLE
@@ -50,7 +51,7 @@ def test_however_tokens_are_cut_the_same_is_told(name, control, data):
 
 
 @EACH
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_noise_is_told_the_same_however_it_is_cut(name, data):
     """Pieces of the dialect's own forms in any order: whatever is no call is text."""
@@ -256,7 +257,7 @@ def test_a_thought_that_the_prompt_opened_ends_before_the_call(name, control):
 
 
 @EACH
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.lists(st.sampled_from(["[look", "(", "<tool_call>", '{"name": "look', '", ', "a", " "])))
 def test_text_that_the_grammar_takes_to_its_end_is_read_without_a_broken_call(name, words):
     text = "".join(words)
@@ -289,7 +290,7 @@ arguments = st.dictionaries(st.text("abcxyz_é", min_size=1, max_size=5), json_v
 
 @pytest.mark.thorough
 @EACH
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(arguments)
 def test_arguments_that_are_written_are_read_again(name, given):
     described = spelling(name, control=False)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from engines import answer, asked, end, engine_over, logprobs, run, text, tokens
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import octavo
@@ -341,9 +342,7 @@ ACTS = st.lists(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=ACTS)
 @pytest.mark.parametrize("model", ["llama", "gemma"])
 def test_every_accepted_request_ends_in_exactly_one_finished(request, caplog, model, acts):

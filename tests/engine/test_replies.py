@@ -69,7 +69,7 @@ def thought_of(events):
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize("temperature", [pytest.param(0, marks=pytest.mark.thorough), 1.5])
 def test_a_required_call_is_well_formed_and_valid_on_any_model(llama, name, temperature):
     engine = engine_over(llama, tool_dialect=name)
     wanted = Tools(TOOLS, NAMES, is_required=True, is_parallel=False)

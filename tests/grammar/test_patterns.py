@@ -6,8 +6,9 @@ import random
 
 import pytest
 import regress
+from examples import examples
 from grammars import END, allows, grammars, is_allowed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from octavo import BadRequest
@@ -154,10 +155,9 @@ EXPRESSIONS = either(
         )
     )
 )
-PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(PATIENT, max_examples=20)
+@examples(20, suppress_health_check=list(HealthCheck))
 @given(EXPRESSIONS, st.lists(st.text(CHARACTERS, max_size=4), max_size=6), st.integers(0, 999))
 def test_a_pattern_allows_what_its_expression_matches(pattern, texts, seed):
     try:

@@ -218,7 +218,7 @@ def test_a_server_that_stops_under_load_ends_every_stream(core, seed):
         async def scene():
             listening = [asyncio.create_task(listen()) for _ in range(30)]
             await asyncio.sleep(chance.uniform(0, 0.5))
-            server.should_exit = True
+            server.end()
             if chance.random() < 0.5:
                 server.force_exit = chance.random() < 0.5
             await asyncio.gather(*listening)

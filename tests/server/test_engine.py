@@ -198,7 +198,7 @@ def test_a_response_that_is_begun_anew_says_the_same(tmp_path):
     ):
         stream = client.responses.create(input="x", background=True, stream=True, **fields)
         heard = [next(stream) for _ in range(12)]
-        server.should_exit = True
+        server.end()
         *rest, last = stream
         assert last.type == "error"
     with (
