@@ -85,18 +85,15 @@ class PaperEngine:
         if len(request.prompt_ids) >= self.tables.max_tokens:
             with pytest.raises(BadRequest, match=f"{self.tables.max_tokens} that the KV pages"):
                 self.scheduler.add(request, seed=0)
-        elif self._never_ran(request.is_background) >= MAX_WAITING:
+        elif self._num_live(request.is_background) >= self.max_running + MAX_WAITING:
             with pytest.raises(QueueFull):
                 self.scheduler.add(request, seed=0)
         else:
             self.live[request.id] = self.scheduler.add(request, seed=0)
             self.accepted += 1
 
-    def _never_ran(self, is_background):
-        """Of those that wait; what has given way was accepted before."""
-        waiting = [self.live[id] for id in self.live.keys() - self.running]
-        kin = [sequence for sequence in waiting if sequence.is_background == is_background]
-        return sum(not sequence.num_preempted for sequence in kin)
+    def _num_live(self, is_background):
+        return sum(one.is_background == is_background for one in self.live.values())
 
     def steps(self, times):
         for _ in range(times):

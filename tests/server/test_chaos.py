@@ -66,7 +66,7 @@ def request(chance, path=None, **fields):
     if path != PATHS[2]:
         asked |= {"ignore_eos": True, "n": chance.choice([1, 1, 1, 2])}
     raw = json.dumps(asked).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
     return head, raw
 
 
@@ -98,7 +98,7 @@ async def while_it_listens(chance, reader, writer, head, body):
 
 
 async def in_its_second_request(chance, reader, writer, head, body):
-    writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await reader.readuntil(b'"ok"}')
     writer.write(head + body[: chance.randrange(len(body) + 1)])
     await asyncio.sleep(chance.choice([0, 0.01]))

@@ -414,14 +414,6 @@ def test_the_commands_make_list_and_revoke(tmp_path, monkeypatch):
     assert "concurrency" in refused.output
 
 
-def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
-    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
-    for host in ("0.0.0.0", "::", "example.org"):
-        refused = octavo("serve", "--host", host, "--port", "0")
-        assert refused.exit_code == 2
-        assert "octavo keys create" in refused.output
-
-
 def test_the_background_takes_no_place_and_leaves_half_of_each_bucket():
     limiter, key = Limiter(), made(tokens_per_minute=100, requests_per_minute=10, concurrency=1)
     first = limiter.admit(key, 40, 0.0, in_background=True)
