@@ -172,6 +172,8 @@ class AsyncEngine:
         finds it as long as the caller keeps it. Raises BadRequest."""
         if params.constraint is None:
             return None
+        if (known := self.engine.grammars.known(params.constraint)) is not None:
+            return known  # and waits for nobody else's
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._compiler, self.engine.compile, params)
 
