@@ -1,25 +1,28 @@
 r"""JSON Schema's patterns, which are ECMA-262's (section 22.2, flag u), in Rust's words.
 
-    ^\w+\s.$   ──▶   ^[0-9A-Za-z_]+[\x{9}-\x{D}\x{20}...][^\x{A}\x{D}\x{2028}\x{2029}]$
+    ^\w+\s.$   ──▶   ^[0-9A-Za-z_]+[\x{9}\x{A}\x{C}\x{D}\x{20}...][^\x{A}\x{D}\x{2028}...]$
 
 Each construct is read here and written anew, so that nothing means one thing to a sender and
 another to llguidance: characters by their numbers unless they are letters or digits, classes by
-what they hold. What cannot be followed, or is no ECMA-262, is refused. An escape that only flag u
-forbids, such as \- or \@, stands for its character.
+what they hold of what an answer may, since llguidance takes quotes for the control characters that
+JSON has no letter for. What cannot be followed, or is no ECMA-262, is refused. An escape that only
+flag u forbids, such as \- or \@, stands for its character.
 """
 
 import re
 from typing import Final
 
+CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # in no answer
+_CONTROL: Final = r"\x{0}-\x{7}\x{B}\x{E}-\x{1F}\x{7F}"
 _DIGIT: Final = "0-9"
 _WORD: Final = "0-9A-Za-z_"
 _LINE_END: Final = r"\x{A}\x{D}\x{2028}\x{2029}"
 _SPACE: Final = (
-    r"\x{9}-\x{D}\x{20}\x{A0}\x{1680}\x{2000}-\x{200A}"
+    r"\x{9}\x{A}\x{C}\x{D}\x{20}\x{A0}\x{1680}\x{2000}-\x{200A}"
     r"\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}"
 )
 _CLASSES: Final = {
-    rf"\{letter}": f"[{'^' * letter.isupper()}{members}]"
+    rf"\{letter}": f"[^{members}{_CONTROL}]" if letter.isupper() else f"[{members}]"
     for letters, members in (("dD", _DIGIT), ("wW", _WORD), ("sS", _SPACE))
     for letter in letters
 }
@@ -78,10 +81,14 @@ def translated(pattern: str) -> str:
             case "open":
                 out.append("(?:")  # nothing refers to it
             case "any":
-                out.append(f"[^{_LINE_END}]")
+                out.append(f"[^{_LINE_END}{_CONTROL}]")
             case "close" | "other" | "times":
                 out.append(text)
+            case "property":
+                out.append(_set(text, is_negated=False))
             case _:
+                if kind != "class" and CONTROL.match(chr(_code(kind, text))):
+                    raise ValueError(f"has {text!r}: a control character, which no answer may")
                 out.append(_atom(kind, text))
     return "".join(out)
 
@@ -108,9 +115,9 @@ def _member(pattern: str, start: int, at: int) -> tuple[str, int]:
 
 
 def _set(members: str, *, is_negated: bool) -> str:
-    if members:
-        return f"[{'^' * is_negated}{members}]"
-    return r"[\x{0}-\x{10FFFF}]" if is_negated else r"[^\x{0}-\x{10FFFF}]"
+    if is_negated:
+        return f"[^{members}{_CONTROL}]"
+    return f"[{members}&&[^{_CONTROL}]]" if members else r"[^\x{0}-\x{10FFFF}]"
 
 
 def _atom(kind: str, text: str) -> str:

@@ -3,13 +3,12 @@ else is refused, so that a misspelt keyword is not an answer without its constra
 """
 
 import math
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from octavo.errors import BadRequest
-from octavo.grammar.fronts import _ecma, _patterns
+from octavo.grammar.fronts import _ecma, _numbers, _patterns
 from octavo.grammar.fronts._places import (
     Names,
     found,
@@ -45,7 +44,6 @@ NEUTRAL: Final[Json] = {  # the value that allows everything
 FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
-_CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
 MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
@@ -79,7 +77,7 @@ class Reader:
         kept = {word: value for word, value in schema.items() if self._matters(word, value, names)}
         self._check(kept, names)
         parts = {inner: self._read(part, names + inner) for inner, part in subschemas(kept)}
-        kept = self._with_patterns(replaced(kept, parts), names)
+        kept = self._with_patterns(self._bounded(replaced(kept, parts), names), names)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
             self._renamed[*names, "oneOf"] = "anyOf"
@@ -121,6 +119,14 @@ class Reader:
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
                 raise self._refusal(word, names, "has a control character, which no answer may")
+            if (number := _numbers.misspelled(value)) is not None and word in ("const", "enum"):
+                problem = f"has {str(number)[:40]}, which is not held exactly"
+                raise self._refusal(word, names, problem)
+        if "prefixItems" in schema:
+            if isinstance(schema.get("items"), list):
+                raise self._refusal("items", names, "is a list beside 'prefixItems': give one of them")
+            if "additionalItems" in schema:
+                raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
         divisor = schema.get("multipleOf")
         if isinstance(divisor, int | float) and not isinstance(divisor, bool):
             self._divide(divisor, names)
@@ -157,6 +163,13 @@ class Reader:
         listed = {name: _texts(properties.get(name)) for name in required if isinstance(name, str)}
         return {name: texts for name, texts in listed.items() if texts}
 
+    def _bounded(self, schema: Json, names: Names) -> Json:
+        try:
+            return _numbers.bounded(schema)
+        except ValueError as error:
+            word, problem = error.args
+            raise self._refusal(word, names, problem) from None
+
     def _with_patterns(self, schema: Json, names: Names) -> Json:
         if isinstance(pattern := schema.get("pattern"), str):
             schema["pattern"] = self._translated(pattern, "pattern", names)
@@ -190,7 +203,7 @@ def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:
 def _has_control_character(value: Any) -> bool:
     """Of those that JSON has no letter for, in a text or a name."""
     if isinstance(value, str):
-        return _CONTROL.search(value) is not None
+        return _ecma.CONTROL.search(value) is not None
     if isinstance(value, dict):
         return any(map(_has_control_character, [*value, *value.values()]))
     return isinstance(value, list) and any(map(_has_control_character, value))
