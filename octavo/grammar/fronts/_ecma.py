@@ -14,6 +14,7 @@ from typing import Final
 
 CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # in no answer
 _CONTROL: Final = r"\x{0}-\x{7}\x{B}\x{E}-\x{1F}\x{7F}"
+_PLAIN: Final = re.compile("(?:[0-9A-Za-z_](?:-[0-9A-Za-z])?)*")  # members, none of them one
 _DIGIT: Final = "0-9"
 _WORD: Final = "0-9A-Za-z_"
 _LINE_END: Final = r"\x{A}\x{D}\x{2028}\x{2029}"
@@ -84,12 +85,8 @@ def translated(pattern: str) -> str:
                 out.append(f"[^{_LINE_END}{_CONTROL}]")
             case "close" | "other" | "times":
                 out.append(text)
-            case "property":
-                out.append(_set(text, is_negated=False))
             case _:
-                if kind != "class" and CONTROL.match(chr(_code(kind, text))):
-                    raise ValueError(f"has {text!r}: a control character, which no answer may")
-                out.append(_atom(kind, text))
+                out.append(_single(kind, text))
     return "".join(out)
 
 
@@ -114,10 +111,21 @@ def _member(pattern: str, start: int, at: int) -> tuple[str, int]:
     return _atom(str(found.lastgroup), found[0]), found.end()
 
 
+def _single(kind: str, text: str) -> str:
+    """One character, by itself or of a class."""
+    if kind == "property":
+        return _set(text, is_negated=False)
+    if kind != "class" and CONTROL.match(chr(_code(kind, text))):
+        raise ValueError(f"has {text!r}: a control character, which no answer may")
+    return _atom(kind, text)
+
+
 def _set(members: str, *, is_negated: bool) -> str:
     if is_negated:
         return f"[^{members}{_CONTROL}]"
-    return f"[{members}&&[^{_CONTROL}]]" if members else r"[^\x{0}-\x{10FFFF}]"
+    if not members:
+        return r"[^\x{0}-\x{10FFFF}]"
+    return f"[{members}]" if _PLAIN.fullmatch(members) else f"[{members}&&[^{_CONTROL}]]"
 
 
 def _atom(kind: str, text: str) -> str:

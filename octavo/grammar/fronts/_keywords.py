@@ -114,22 +114,32 @@ class Reader:
             if len(optional) > MOST_OPTIONAL:
                 problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
                 raise self._refusal("properties", names, problem)
+        self._check_spelling(schema, names)
+        self._check_items(schema, names)
+        divisor = schema.get("multipleOf")
+        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
+            self._divide(divisor, names)
+
+    def _check_spelling(self, schema: Json, names: Names) -> None:
+        """Texts and numbers that llguidance would write as others."""
         for word in ("const", "enum", "properties", "required"):
             value = schema.get(word)
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
                 raise self._refusal(word, names, "has a control character, which no answer may")
-            if (number := _numbers.misspelled(value)) is not None and word in ("const", "enum"):
+        for word in ("const", "enum"):
+            if (number := _numbers.misspelled(schema.get(word))) is not None:
                 problem = f"has {str(number)[:40]}, which is not held exactly"
                 raise self._refusal(word, names, problem)
-        if "prefixItems" in schema:
-            if isinstance(schema.get("items"), list):
-                raise self._refusal("items", names, "is a list beside 'prefixItems': give one of them")
-            if "additionalItems" in schema:
-                raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
-        divisor = schema.get("multipleOf")
-        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
-            self._divide(divisor, names)
+
+    def _check_items(self, schema: Json, names: Names) -> None:
+        """Words of two drafts, of which llguidance reads one."""
+        if "prefixItems" not in schema:
+            return
+        if isinstance(schema.get("items"), list):
+            raise self._refusal("items", names, "is a list beside 'prefixItems': give one of them")
+        if "additionalItems" in schema:
+            raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
 
     def _divide(self, divisor: float, names: Names) -> None:
         if not 0 < divisor <= MOST_DIVISOR:
