@@ -2,7 +2,8 @@
 
 Whatever is wrong with the bytes becomes a BadRequest that names the field it lies in. Knows no
 protocol. What JSON leaves open is closed here: a name stands once in an object, a number fits a
-float, and nesting has a limit. No pattern below backtracks: what is wrong is found in linear time.
+float, and there are limits to how many values a body has and how deep they nest, so that whoever
+sends one holds up nobody else. No pattern below backtracks: what is wrong is found in linear time.
 """
 
 import json
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct, inspect
 
 from octavo.errors import BadRequest
+from octavo.server.marks import marks
 
 Body = TypeVar("Body", bound=Struct)
 Timeout = Annotated[float, Meta(gt=0, le=86400)]  # seconds that a request may take
@@ -28,6 +30,8 @@ Unknown: TypeAlias = Mapping[str, str | None]  # where a field stands -> the kno
 TWICE = "it is given more than once, give it once"
 INLINE_BODY = 16 << 10  # bytes; a larger one is read beside the event loop, not on it
 MAX_MESSAGES = 4096  # of one conversation
+MAX_COMMAS = 1_000_000  # of one body, between its values: token ids, say
+MAX_NAMED = 500_000  # of its objects, lists and names, each of which takes some hundred bytes
 MAX_DEPTH = 128  # of objects and lists within each other
 MAX_DIGITS = 308  # in a row; a number with more may not fit a float
 MAX_HINTED = 20  # unknown fields for which the closest known one is looked for
@@ -36,10 +40,14 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'  # or what begins as one and does not
 # Numbers that may be huge: for its exponent, or for its digits.
 _NUMBER = rb"(?<![0-9.])[0-9.]++[eE]\+?[0-9]++|(?<![0-9])[0-9]{%d,}+" % (MAX_DIGITS + 1)
 _TOKEN = re.compile(rb"%s|%s|[{}\[\]:]" % (_STRING, _NUMBER), re.DOTALL)
-_NO_BRACKETS = re.compile(rb'%s|[^"\[\]{}]++' % _STRING, re.DOTALL)
+# In a group of its own: half of a surrogate pair.
+_HALF = re.compile(
+    rb"\\(?:u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL
+)
 _DIGITS = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))  # all are 0s
 _MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
-_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+_PLACE = re.compile(r" - at (`key` in )?`\$\.?([^`]*)`$")
+ANY = "[...]"  # of an object's values, in msgspec's words
 _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
@@ -62,22 +70,21 @@ def decode(
     """The body, and the fields in it that `shape` does not have. Those of `unserved` may ask for
     nothing. Not `strict`: numbers and the like may be written as strings."""
     try:
-        text = raw.decode()
-        _refuse_extremes(raw)
+        raw.decode()
+        found = marks(raw)
+        _refuse_extremes(raw, found)
         body = msgspec.json.decode(raw, type=shape, strict=strict)
-        sent = json.loads(text, object_pairs_hook=_once, parse_float=_finite)
+        sent = msgspec.json.decode(raw)
+        if marks(msgspec.json.encode(sent)).count(b":") < found.count(b":"):
+            json.loads(raw, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise BadRequest(f"byte {error.start} is not UTF-8", _field_at(raw, error.start)) from None
-    except OverflowError:
-        raise _too_large(raw) from None
     except msgspec.ValidationError as error:
         if "out of range" in str(error) and _huge_number(raw):
             raise _too_large(raw) from None
-        raise _invalid(str(error), raw, shape) from None
+        raise _invalid(str(error), raw, shape, strict=strict) from None
     except msgspec.DecodeError as error:
-        byte = re.search(r"\(byte (\d+)\)", str(error))
-        place = int(byte[1]) if byte else len(raw)
-        raise BadRequest(f"not JSON: {error}", _field_at(raw, place)) from None
+        raise _malformed(str(error), raw) from None
     unknown: dict[str, str | None] = {}
     for path, name, known in _unknown(sent, body, ""):
         if not path and name in unserved:
@@ -88,11 +95,19 @@ def decode(
     return body, unknown
 
 
-def _refuse_extremes(raw: bytes) -> None:
-    """Before anything recurses as deep as a body is nested, or makes a number of a million
-    digits."""
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        steps = (1 if bracket in b"[{" else -1 for bracket in _NO_BRACKETS.sub(b"", raw))
+def _refuse_extremes(raw: bytes, found: bytes) -> None:
+    """Before anything makes as many things as a body has values, recurses as deep as they nest, or
+    makes a number of a million digits. `found`: the marks of `raw`."""
+    num_commas, num_begun = found.count(b","), found.count(b"[") + found.count(b"{")
+    for number, limit, what in (
+        (num_commas, MAX_COMMAS, "commas between values"),
+        (num_begun + found.count(b":"), MAX_NAMED, "objects, lists and names"),
+    ):
+        if number > limit:
+            raise BadRequest(f"the body has {number} {what}, the limit is {limit}: send fewer")
+    if num_begun > MAX_DEPTH:
+        brackets = found.translate(None, b'",:')
+        steps = (1 if bracket in b"[{" else -1 for bracket in brackets)
         if max(accumulate(steps), default=0) > MAX_DEPTH:
             field = next(field for _, depth, field in _walk(raw) if depth > MAX_DEPTH)
             raise BadRequest(f"it is nested deeper than {MAX_DEPTH} levels: flatten it", field)
@@ -107,13 +122,6 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
         raise BadRequest(TWICE, name[:100])
     return found
-
-
-def _finite(text: str) -> float:
-    """Raises OverflowError."""
-    if isinf(number := float(text)):
-        raise OverflowError(text)
-    return number
 
 
 def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where: str = "") -> None:
@@ -164,18 +172,48 @@ def _as_float(token: bytes) -> float:
         return 0.0
 
 
-def _invalid(problem: str, raw: bytes, shape: type[Struct]) -> BadRequest:
+def _malformed(problem: str, raw: bytes) -> BadRequest:
+    half = next((escape for escape in _HALF.finditer(raw) if escape[1]), None)
+    if half and ("surrogate" in problem or "truncated" in problem):
+        said = f"{half[0].decode()} is half of a surrogate pair, give both halves or neither"
+        return BadRequest(said, _field_at(raw, half.start()))
+    byte = re.search(r"\(byte (\d+)\)", problem)
+    return BadRequest(f"not JSON: {problem}", _field_at(raw, int(byte[1]) if byte else len(raw)))
+
+
+def _invalid(problem: str, raw: bytes, shape: type[Struct], *, strict: bool) -> BadRequest:
     place = _PLACE.search(problem)
-    path = place[1] if place else ""
+    is_key, path = (place[1], place[2]) if place else (None, "")
     said = _PLACE.sub("", problem)
     if missing := _MISSING.search(said):
         return BadRequest("it is required", f"{path}.{missing[1]}".lstrip("."))
     value = _value_at(raw, path)
-    if said.startswith("Invalid enum value"):
+    if (is_key or path.endswith(ANY)) and (
+        entry := _entry(value, path, shape, said, strict=strict)
+    ):
+        key, value = entry
+        path, value = (path, key) if is_key else (f"{path.removesuffix(ANY)}.{key[:100]}", value)
+    elif said.startswith("Invalid enum value"):
         allowed = ", ".join(map(repr, _allowed(shape, path)))
         return BadRequest(f"{str(value)[:40]!r} is none of {allowed}", path)
     shown = "" if isinstance(value, dict | list | None) else f", {str(value)[:40]!r} is not"
     return BadRequest(f"{said[0].lower()}{said[1:]}{shown}", path or None)
+
+
+def _entry(
+    object: Any, path: str, shape: type[Struct], problem: str, *, strict: bool
+) -> tuple[str, Any] | None:
+    """The one of the object at `path` in which that problem lies, which names none."""
+    for key, value in object.items() if isinstance(object, dict) else ():
+        alone: Any = {key: value}
+        for name, _ in reversed(_STEP.findall(path)):
+            alone = {name: alone} if name else [alone]
+        try:
+            msgspec.json.decode(msgspec.json.encode(alone), type=shape, strict=strict)
+        except msgspec.ValidationError as error:
+            if _PLACE.sub("", str(error)) == problem:
+                return key, value
+    return None
 
 
 def _allowed(shape: type[Struct], path: str) -> list[Any]:
@@ -251,6 +289,7 @@ def _walk(raw: bytes) -> Iterator[tuple[bytes, int, str | None]]:
             depth += 1
         elif token in b"}]":
             depth -= 1
+            field = field if depth else None
         elif token == b":" and depth == 1:
             field = last
         elif token[:1] == b'"' and depth == 1:

@@ -4,15 +4,27 @@ A new endpoint is tested by existing; where it requires a field that no other do
 a value for it.
 """
 
+import json
+
 import httpx
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octavo.errors import BadRequest
 from octavo.registry import entry, names
 from octavo.server.app import ENDPOINTS, PROTOCOLS
-from octavo.server.bodies import MAX_DEPTH, MAX_DIGITS, MAX_MESSAGES, decode
+from octavo.server.bodies import (
+    MAX_COMMAS,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_MESSAGES,
+    MAX_NAMED,
+    decode,
+)
 from octavo.server.endpoints import apply_template, tokenize
+from octavo.server.marks import marks
 from octavo.server.protocols import anthropic_messages, openai_chat, openai_responses
 
 EXAMPLES = {
@@ -116,3 +128,80 @@ def test_more_items_than_a_conversation_has_are_refused():
     items = [{"role": "user", "content": "a"}] * (MAX_MESSAGES + 1)
     with pytest.raises(BadRequest, match=f"input: .*length <= {MAX_MESSAGES}"):
         decode(msgspec.json.encode({"model": "echo", "input": items}), openai_responses.Body)
+
+
+def with_x(value):
+    return msgspec.json.encode(example(openai_chat.Body))[:-1] + b', "x": ' + value + b"}"
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (b"[" + b"1," * MAX_COMMAS + b"1]", f"commas between values, the limit is {MAX_COMMAS}"),
+        (b"[" + b"[]," * MAX_NAMED + b"1]", f"lists and names, the limit is {MAX_NAMED}"),
+        (b"[" + b'{"a":1},' * (MAX_NAMED // 2) + b"1]", f"the limit is {MAX_NAMED}"),
+    ],
+    ids=["values", "lists", "names"],
+)
+def test_more_than_one_body_may_hold_is_refused_before_anything_is_built(value, what, monkeypatch):
+    monkeypatch.setattr(msgspec.json, "decode", None)
+    with pytest.raises(BadRequest, match=what):
+        decode(with_x(value), openai_chat.Body)
+
+
+def test_a_text_may_hold_what_it_likes_and_a_list_as_many_as_the_limit():
+    text = msgspec.json.encode('a, "b": [{' * MAX_NAMED)
+    assert decode(with_x(text), openai_chat.Body)[1].keys() == {"x"}
+    ids = b"[" + b"1," * (MAX_COMMAS - 10) + b"1]"
+    assert decode(with_x(ids), openai_chat.Body)[1].keys() == {"x"}
+
+
+VALUES = st.recursive(
+    st.integers() | st.text(alphabet='a"\\,:[]{}\u1234', max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES, st.booleans())
+def test_marks_are_what_stands_outside_strings(value, ascii):
+    text = json.dumps(value, ensure_ascii=ascii)
+    decoder, place, outside = json.JSONDecoder(), 0, ""
+    while place < len(text):
+        if text[place] == '"':
+            _, place = decoder.raw_decode(text, place)
+            outside += '"'
+        else:
+            outside += text[place] if text[place] in "[]{},:" else ""
+            place += 1
+    assert marks(text.encode()).decode() == outside
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metadata": {"a": "b", "k": 1}}, "metadata.k: expected `str`, got `int`, '1' is not"),
+        ({"metadata": {"k" * 65: ""}}, "metadata: expected `str` of length <= 64, 'kkk"),
+        ({"metadata": {"k": "v" * 513}}, "metadata.k: expected `str` of length <= 512, 'vvv"),
+        ({"metadata": dict.fromkeys("abcdefghijklmnopq", "")}, "metadata: expected `object` of le"),
+        ({"logit_bias": {"1": 1, "a": 1}}, "logit_bias: expected `int`, got `str`, 'a' is not"),
+        ({"logit_bias": {"1": "b"}}, "logit_bias.1: expected `float`, got `str`, 'b' is not"),
+    ],
+)
+def test_the_entry_of_an_object_is_named(fields, message):
+    with pytest.raises(BadRequest) as refused:
+        decode(msgspec.json.encode(example(openai_chat.Body) | fields), openai_chat.Body)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("text", [r"\ud800", r"\ud800 and more", r"\\\ud83d\ude00\udc00"])
+def test_half_a_pair_is_told_as_such(text):
+    raw = with_x(b'1, "stop": "' + text.encode() + b'"')
+    with pytest.raises(BadRequest, match=r"^stop: \\ud[8c]00 is half of a surrogate pair"):
+        decode(raw, openai_chat.Body)
+
+
+def test_what_follows_a_body_lies_in_no_field():
+    with pytest.raises(BadRequest, match="trailing") as refused:
+        decode(with_x(b"1") + b"{}", openai_chat.Body)
+    assert refused.value.field is None

@@ -20,6 +20,7 @@ from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
     Limit,
+    Metadata,
     closed_with_done,
     frame,
     head,
@@ -85,7 +86,7 @@ class Body(Common, kw_only=True):
     thinking: ThinkingSwitch | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     # Accepted because they change no token.
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
