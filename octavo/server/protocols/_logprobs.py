@@ -33,19 +33,21 @@ class LegacyLogprobs:
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self.offset = 0  # characters said so far
 
-    def part(self, tokens: Sequence[TokenLogprob]) -> Json:
+    def part(self, tokens: Sequence[TokenLogprob], text: str = "") -> Json:
+        """`text`: what they are of, from the beginning, if control tokens may be part of it."""
         return {
             "tokens": [self._name(token.token_id) for token in tokens],
             "token_logprobs": [max(token.logprob, LOWEST) for token in tokens],
             "top_logprobs": [self._rivals(token) for token in tokens],
-            "text_offset": [self._pass(token.token_id) for token in tokens],
+            "text_offset": [self._pass(token.token_id, text) for token in tokens],
         }
 
-    def prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob]) -> Json:
-        """The first token has nothing before it to be likely after: its entries are null."""
-        first = self.part([TokenLogprob(ids[0], 0.0)])
+    def prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob], text: str) -> Json:
+        """The first token has nothing before it to be likely after: its entries are null. `text` as
+        for a part."""
+        first = self.part([TokenLogprob(ids[0], 0.0)], text)
         first |= {"token_logprobs": [None], "top_logprobs": [None]}
-        return joined(first, self.part(scored))
+        return joined(first, self.part(scored, text))
 
     def _name(self, token_id: int) -> str:
         raw = self.tokenizer.token_bytes(token_id, special=True)
@@ -57,9 +59,12 @@ class LegacyLogprobs:
         likeliest = (*token.top, (token.token_id, token.logprob))
         return {self._name(rival): max(logprob, LOWEST) for rival, logprob in likeliest}
 
-    def _pass(self, token_id: int) -> int:
-        start = self.offset
-        self.offset += len(self.decoder.decode(self.tokenizer.token_bytes(token_id)))
+    def _pass(self, token_id: int, text: str) -> int:
+        start, raw = self.offset, self.tokenizer.token_bytes(token_id)
+        if not raw:  # a control token: written in the text, or put before it
+            control = self.tokenizer.token_bytes(token_id, special=True)
+            raw = control if text.startswith(control.decode(), start) else b""
+        self.offset += len(self.decoder.decode(raw))
         return start
 
 

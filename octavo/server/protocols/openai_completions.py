@@ -153,20 +153,25 @@ def _spoken(
     asked = reply.call.params.logprobs is not None
     match event:
         case PromptScored(logprobs=scored) if reply.call.echo:
-            ids = reply.prompt_ids[index // reply.call.n]
-            return _echo(reply, index), scribe.prompt(ids, scored) if asked else None
+            ids, prompt = reply.prompt_ids[index // reply.call.n], _prompt(reply, index)
+            text = prompt if isinstance(prompt, str) else ""
+            return _echo(reply, index), scribe.prompt(ids, scored, text) if asked else None
         case Delta(text=text, logprobs=logprobs) if (text or logprobs) and not reply.call.silent:
             return text, scribe.part(logprobs) if asked else None
     return None
 
 
 def _echo(reply: Reply, index: int) -> str:
-    place = index // reply.call.n
-    prompt = reply.call.prompts[place]
+    prompt = _prompt(reply, index)
     if isinstance(prompt, str):
         return prompt
-    raw = b"".join(map(reply.tokenizer.token_bytes, reply.prompt_ids[place]))
+    raw = b"".join(map(reply.tokenizer.token_bytes, reply.prompt_ids[index // reply.call.n]))
     return raw.decode(errors="replace")
+
+
+def _prompt(reply: Reply, index: int) -> Prompt:
+    """That a choice answers."""
+    return reply.call.prompts[index // reply.call.n]
 
 
 def _choice(index: int, text: str, logprobs: Json | None, **more: Any) -> Json:
