@@ -113,7 +113,7 @@ def test_tokens_that_the_model_lacks_are_refused_by_name(client, field, value):
 
 def test_a_full_queue_is_429_and_not_a_wait(client):
     running = client.chat.completions.create(
-        model="tiny", messages=[{"role": "user", "content": "x"}], stream=True
+        **said("x"), stream=True, extra_body={"ignore_eos": True}
     )
     next(running)
     with pytest.raises(openai.RateLimitError) as refused:
