@@ -96,10 +96,10 @@ class SamplingParams:
     logprobs: int | None = None  # alternatives named beside each token; None: no logprobs at all
     prompt_logprobs: int | None = None  # the same for each token of the prompt
     # What the answer must be, whole; one of them at most. `constraint` tells them as one.
-    schema: Any = None  # JSON Schema: its text, a dict or a pydantic model; kept as text
+    schema: Any = None  # JSON Schema: its text, a dict, or what pydantic has one of; kept as text
     regex: str | None = None  # a regular expression that the whole answer matches
     grammar: str | Grammar | None = None  # Lark, or GBNF, as llama.cpp has it
-    choice: tuple[str, ...] = ()  # one of these texts
+    choice: tuple[str, ...] | None = None  # one of these texts
 
     @property
     def constraint(self) -> Grammar | None:
@@ -110,13 +110,15 @@ class SamplingParams:
             return Grammar("regex", self.regex)
         if isinstance(self.grammar, str):
             return Grammar("gbnf" if _GBNF_RULE.search(self.grammar) else "lark", self.grammar)
-        return Grammar("choice", json.dumps(self.choice)) if self.choice else self.grammar
+        if self.choice is not None:
+            return Grammar("choice", json.dumps(self.choice))
+        return self.grammar
 
     def held_to(self, grammar: Grammar | None) -> "SamplingParams":
         """With this constraint instead of its own."""
         if grammar == self.constraint:
             return self
-        return replace(self, schema=None, regex=None, choice=(), grammar=grammar)
+        return replace(self, schema=None, regex=None, choice=None, grammar=grammar)
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 100)
@@ -147,12 +149,13 @@ class SamplingParams:
     def _check_constraint(self) -> None:
         if isinstance(self.choice, str):
             raise BadRequest(f"{self.choice!r} is one text, give a tuple of texts", "choice")
+        if self.choice is not None and not self.choice:
+            raise BadRequest("it is empty, give at least one text", "choice")
         for name in ("regex", "grammar"):
             if not isinstance(value := getattr(self, name), str | Grammar | None):
                 raise BadRequest(f"{value!r} is not a text", name)
-        given = {"schema": self.schema, "regex": self.regex, "grammar": self.grammar}
-        names = [name for name, value in given.items() if value is not None]
-        names += ["choice"] if self.choice else []
+        kinds = ("schema", "regex", "grammar", "choice")
+        names = [name for name in kinds if getattr(self, name) is not None]
         if len(names) > 1:
             raise BadRequest(f"it cannot stand beside {names[0]}, give one of them", names[1])
         if self.schema is not None:
@@ -167,13 +170,25 @@ def _schema_text(schema: Any) -> str:
     """The names of its properties keep their order: the answer has them in it."""
     if isinstance(schema, str):
         return schema
-    if hasattr(schema, "model_json_schema"):  # a pydantic model, which need not be installed
-        schema = schema.model_json_schema()
     try:
-        return json.dumps(schema)
+        return json.dumps(schema if isinstance(schema, dict | bool) else _described(schema))
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"{error}, give JSON text, a dict or a pydantic model"
+        problem = f"{error}, give JSON text, a dict, or a type that pydantic knows"
         raise BadRequest(problem, "schema") from None
+
+
+def _described(kind: Any) -> Json:
+    """A type as pydantic describes it, which need not be installed. Raises TypeError."""
+    try:
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+    except ImportError:
+        raise TypeError("it is not JSON, and pydantic 2 is not installed") from None
+    try:
+        adapter = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
+        return adapter.json_schema()
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        raise TypeError(f"no schema of it is known: {error.message.split('. ')[0]}") from None
 
 
 def _within(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

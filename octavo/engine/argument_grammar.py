@@ -148,8 +148,7 @@ class _Writer:
         pairs = []
         for name, inner in properties.items():
             where = f"{path}.properties.{name}"
-            if not name or _ENDS_BARE & set(name):
-                raise _unspeakable(where, "the name cannot be written without quotes")
+            _check_bare(name, where)
             pair = f"{json.dumps(name + ends_name)} {value(inner, where)}"
             pairs.append((self._parts.named(pair), name in required))
         return self._in_order(pairs)
@@ -203,15 +202,7 @@ class _Writer:
             options = enumerate(schema["anyOf"])
             return self._either(self.gemma(inner, f"{path}.anyOf[{i}]") for i, inner in options)
         if "enum" in schema or "const" in schema:
-            _refuse_others(schema, {"enum", "const", "type"}, path)
-            values = schema.get("enum", [schema.get("const")])
-            if "const" in schema:
-                only = json.dumps(schema["const"])  # 1 is not true
-                values = [value for value in values if json.dumps(value) == only]
-            fitting = [value for value in values if _fits(value, schema.get("type"))]
-            if not fitting:
-                raise _unspeakable(path, NO_VALUE)
-            return self._either(map(self._literal, fitting))
+            return self._one_of(schema, path)
         kind = schema.get("type")
         if isinstance(kind, list):
             kinds = ({**schema, "type": one} for one in kind)
@@ -246,6 +237,18 @@ class _Writer:
         items = items if least else f"({items})?"
         return f'"[" {items} "]"'
 
+    def _one_of(self, schema: Json, path: str) -> str:
+        _refuse_others(schema, {"enum", "const", "type"}, path)
+        values, keyword = schema.get("enum", [schema.get("const")]), "enum"
+        if "const" in schema:
+            only, keyword = json.dumps(schema["const"]), "const"  # 1 is not true
+            values = [value for value in values if json.dumps(value) == only]
+        fitting = [value for value in values if _fits(value, schema.get("type"))]
+        if not fitting:
+            raise _unspeakable(path, NO_VALUE)
+        self._check_literal(fitting, f"{path}.{keyword}")
+        return self._either(map(self._literal, fitting))
+
     def _pointed_to(self, schema: Json, path: str) -> str:
         _refuse_others(schema, {"$ref"}, path)
         ref = schema["$ref"]
@@ -257,6 +260,20 @@ class _Writer:
             shared, where = self._shared[keyword][names[0]], f"{self._where}.{keyword}.{names[0]}"
             self.rules.append(f"{place}: {self.gemma(shared, where)}")
         return self._named[ref]
+
+    def _check_literal(self, value: Any, path: str) -> None:
+        """Raises BadRequest for a text that would end within, and for a key that is not plain."""
+        match value:
+            case str() if self._notation.quotes[0] in value:
+                problem = f"{value[:80]!r} cannot be written between two {self._notation.quotes[0]}"
+                raise _unspeakable(path, problem)
+            case list():
+                for item in value:
+                    self._check_literal(item, path)
+            case dict():
+                for key, item in value.items():
+                    _check_bare(key, path)
+                    self._check_literal(item, path)
 
     def _literal(self, value: Any) -> str:
         parts = self._notation.value(value).split(self._notation.quotes[0])
@@ -277,6 +294,11 @@ def _refuse_others(schema: Json, known: Iterable[str], path: str) -> None:
     for keyword in schema.keys() - _SAYS_NOTHING - set(known):
         problem = "the model's way of writing arguments cannot be held to it, leave it out"
         raise _unspeakable(f"{path}.{keyword}", problem)
+
+
+def _check_bare(name: str, path: str) -> None:
+    if not name or _ENDS_BARE & set(name):
+        raise _unspeakable(path, f"the name {name[:80]!r} cannot be written without quotes")
 
 
 def _unspeakable(path: str, problem: str) -> BadRequest:

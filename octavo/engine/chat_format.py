@@ -18,7 +18,7 @@ from octavo.engine.dialect import Spelling, choose
 from octavo.engine.reply_grammar import reply_grammar
 from octavo.engine.tools import one_turn
 from octavo.errors import BadRequest
-from octavo.loader.template import message_data
+from octavo.loader.template import arguments_data, message_data
 from octavo.loader.tokenizer import Tokenizer
 from octavo.types import Chat, Grammar, Json, Message, Reading, Thinking, Tool, ToolCall
 
@@ -176,7 +176,7 @@ class ChatFormat:
         return Message(message.role, said, message.reasoning)
 
     def _written(self, call: ToolCall) -> str:
-        return self.written(call.name, self.spelling.notation.write(json.loads(call.arguments)))
+        return self.written(call.name, self.spelling.notation.write(arguments_data(call)))
 
     def written(self, name: str, arguments: str) -> str:
         """A call in the dialect's form."""

@@ -76,13 +76,18 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
 
 def called(id: str, name: str, arguments: str, *, field: str) -> ToolCall:
     """A call that comes back, arguments as text. Raises BadRequest where they are no object."""
-    try:
-        is_object = isinstance(msgspec.json.decode(arguments or "{}"), dict)
-    except (msgspec.DecodeError, RecursionError):
-        is_object = False
-    if not is_object:
+    if not is_object(arguments or "{}"):
         raise BadRequest("it is not the JSON text of an object", field)
     return ToolCall(id, name, arguments or "{}")
+
+
+def is_object(text: str) -> bool:
+    """JSON's, whole; its numbers may be larger than any that we compute with."""
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def check_results(messages: Iterable[tuple[str, Message]]) -> None:

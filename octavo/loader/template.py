@@ -14,6 +14,7 @@ A template that itself opens and closes a control token around somebody's word, 
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -23,10 +24,12 @@ from jinja2.meta import find_undeclared_variables
 
 from octavo.errors import BadCheckpoint, BadRequest
 from octavo.loader._sandbox import Sandbox, tojson
-from octavo.types import Json, Message
+from octavo.types import Json, Message, ToolCall
 
 _SURROGATES: Final = range(0xD800, 0xE000)
 _MAX_SOURCE: Final = 1 << 18
+_LARGEST: Final = sys.float_info.max
+_MANY_DIGITS: Final = 300  # a whole number with fewer fits a double
 
 # Methods of text that look for what they are given; only the first argument of `replace` does.
 _SEARCHES: Final = frozenset(
@@ -145,13 +148,26 @@ def message_data(message: Message) -> Json:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
+                "function": {"name": call.name, "arguments": arguments_data(call)},
             }
             for call in message.tool_calls
         ]
     if message.tool_call_id is not None:
         data["tool_call_id"] = message.tool_call_id
     return data
+
+
+def arguments_data(call: ToolCall) -> Json:
+    """A number that no double holds is the one next to it that one does."""
+
+    def held(number: str) -> float:
+        return max(-_LARGEST, min(float(number), _LARGEST))
+
+    def whole(number: str) -> float:
+        return int(number) if len(number) < _MANY_DIGITS else held(number)
+
+    arguments: Json = json.loads(call.arguments, parse_float=held, parse_int=whole)
+    return arguments
 
 
 def check_text(text: str, field: str) -> None:

@@ -130,6 +130,22 @@ def test_an_argument_that_no_value_fits_is_refused_where_it_would_be_written(arg
         rules({"properties": {"a": argument}}, "gemma")
 
 
+@pytest.mark.parametrize(
+    ("argument", "keyword"),
+    [
+        ({"enum": ["b", "a<escape>b"]}, "enum"),
+        ({"const": ["<escape>"]}, "const"),
+        ({"enum": [{"a": "<escape>"}]}, "enum"),
+        ({"const": {"a b": 1}}, "const"),
+    ],
+)
+def test_a_literal_that_gemma_cannot_spell_is_refused_by_keyword(argument, keyword):
+    with pytest.raises(BadRequest, match=rf"^tool\.properties\.a\.{keyword}: .* cannot be written"):
+        rules({"properties": {"a": argument}}, "gemma")
+    rules({"properties": {"a": argument}}, "python")
+    rules({"properties": {"a": {"enum": ["a<esc", {"a": ["b c"]}]}}}, "gemma")
+
+
 def test_what_is_shared_may_refer_to_what_is_shared_only():
     there = {"properties": {"a": {"$ref": "#/$defs/y"}}}
     there |= {"$defs": {"y": {"items": {"$ref": "#/properties/a"}}}}

@@ -3,6 +3,7 @@ text. The templates are in the manner of the published ones, as far as these par
 
 import json
 import re
+import sys
 from contextlib import suppress
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from octavo.config import Config
 from octavo.engine.chat_format import ChatFormat
 from octavo.engine.reply_grammar import reply_grammar
+from octavo.engine.tools import called
 from octavo.errors import BadConfig, BadRequest
 from octavo.loader.tokenizer import Tokenizer
 from octavo.loader.vocabulary import TokenType, Vocabulary
@@ -111,6 +113,15 @@ def test_ids_fit_the_template_and_each_other():
     assert first not in ("call_a1", rendered.split('"id": "')[2][:9])
     own = Message("assistant", "", tool_calls=(ToolCall("abcDEF123", "look", "{}"),))
     assert '"abcDEF123"' in chats("mistral").render(Chat((ASK, own)))
+
+
+@pytest.mark.parametrize("name", ["hermes", "plain", "deepseek"])
+@pytest.mark.parametrize("number", ["-28e7041115", "-" + "1" * 5000])
+def test_a_number_that_no_double_holds_comes_back_in(name, number):
+    call = called("call_a1", "look", f'{{"at": {number}}}', field="arguments")
+    rendered = chats(name).render(Chat((ASK, Message("assistant", "", tool_calls=(call,)))))
+    held = number if name == "deepseek" else f"{-sys.float_info.max!r}"
+    assert f'{{"at": {held}}}' in rendered
 
 
 def test_tools_are_shown_as_the_template_has_them():

@@ -1,8 +1,10 @@
 """Answers under a grammar: the same with forced text as with masks alone, whole or said to be cut,
 and at nobody else's cost."""
 
+import dataclasses
 import json
 import re
+import sys
 import threading
 import time
 from typing import Literal
@@ -17,7 +19,7 @@ from schemas import is_valid, schemas
 from octavo import LLM, BadRequest, StepFailed
 from octavo.engine import constraints
 from octavo.grammar.matcher import Matcher
-from octavo.types import Delta, Finished, SamplingParams
+from octavo.types import Delta, Finished, Grammar, SamplingParams
 
 RECORD = {
     "type": "object",
@@ -135,6 +137,22 @@ def test_a_pydantic_model_is_a_schema(llama_path):
     with LLM(llama_path, memory=64 << 20) as llm:
         said = llm.generate("x", SamplingParams(schema=Point, max_tokens=60, seed=1))
         assert list(Point.model_validate(said.parsed).model_dump()) == ["across", "is_far"]
+
+
+def test_whatever_pydantic_describes_is_a_schema(monkeypatch):
+    from pydantic import TypeAdapter
+
+    numbers = Grammar("json_schema", '{"items": {"type": "integer"}, "type": "array"}')
+    for kind in (list[int], TypeAdapter(list[int])):
+        assert SamplingParams(schema=kind).constraint == numbers
+    point = dataclasses.make_dataclass("Point", [("across", int)])
+    assert '"across": {' in SamplingParams(schema=point).constraint.text
+    for other in (object(), [], b"{}", list["Unheard"]):  # noqa: F821
+        with pytest.raises(BadRequest, match=r"^schema: .*a type that pydantic knows"):
+            SamplingParams(schema=other)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    with pytest.raises(BadRequest, match="pydantic 2 is not installed"):
+        SamplingParams(schema=list[int])
 
 
 def test_what_cannot_be_held_to_is_refused_before_it_is_queued(loaded):

@@ -8,6 +8,7 @@ import pytest
 import octavo
 from octavo import LLM, Message, SamplingParams
 from octavo.engine.llm import _parsed
+from octavo.types import Grammar
 
 PARAMS = SamplingParams(max_tokens=12, seed=7, ignore_eos=True)
 CHAT = [{"role": "user", "content": "hello"}]
@@ -128,6 +129,13 @@ def test_a_bad_prompt_is_refused_before_anything_runs(llm):
 def test_a_stop_string_alone_is_no_tuple_of_them():
     with pytest.raises(octavo.BadRequest, match="stop: 'abc' is one text"):
         SamplingParams(stop="abc")
+
+
+@pytest.mark.parametrize("nothing", [[], ()])
+def test_a_choice_among_nothing_is_refused(nothing):
+    with pytest.raises(octavo.BadRequest, match="choice: it is empty"):
+        SamplingParams(choice=nothing)
+    assert SamplingParams(schema={}, stop=[]).constraint == Grammar("json_schema", "{}")
 
 
 def test_an_interrupted_batch_leaves_nothing_behind(llm, monkeypatch):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from octavo.errors import BadRequest
 from octavo.server.calls import Reply, fold
 from octavo.server.protocols import anthropic_messages as protocol
-from octavo.types import Delta, Finished, Message, Usage
+from octavo.types import CallDelta, Delta, Finished, Message, Usage
 
 GOLDEN = Path(__file__).parent / "golden"
 ASK = {"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello ☕"}]}
@@ -197,6 +197,17 @@ def test_the_wire_byte_for_byte(golden):
     events = [Delta("Hel", (1, 2, 3)), Delta("", (4,)), Delta("lo ☕", (5,)), END]
     golden(GOLDEN / "anthropic_messages.sse", stream(events))
     golden(GOLDEN / "anthropic_messages.json", whole(events))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_told"),
+    [('{"x": 28e7041115}', True), ('{"x": ' + "1" * 5000 + "}", True), ('{"x": 28e7', False)],
+)
+def test_a_call_is_told_whatever_its_numbers_unless_it_was_cut_short(arguments, is_told):
+    calls = (CallDelta(0, arguments, "id0", "look"),)
+    said = whole([Delta("", (1,), calls=calls), END])
+    assert (b'"input":' + arguments.encode() in said) is is_told
+    assert (b'"type":"tool_use"' in said) is is_told
 
 
 def test_the_end_of_the_context_is_not_max_tokens():

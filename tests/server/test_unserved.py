@@ -52,6 +52,7 @@ def test_what_asks_for_more_than_we_serve_is_refused_by_name(protocol):
         (anthropic_messages, {"response_format": JSON_SCHEMA}, "output_config.format"),
         (anthropic_messages, {"guided_json": SCHEMA}, "output_config.format"),
         (openai_chat, {"chat_template_kwargs": {"tools_in_user": True}}, "tools_in_user"),
+        (openai_chat, {"thinking": {"type": "enabled", "budget_tokens": 9}}, "budget_tokens"),
         (openai_chat, {"chat_template_kwargs": {"enable_thinking": "no"}}, "enable_thinking"),
     ],
 )

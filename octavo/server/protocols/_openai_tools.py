@@ -79,6 +79,7 @@ class ThinkingSwitch(Struct):
     """DeepSeek's and others'."""
 
     type: Literal["enabled", "disabled"]
+    budget_tokens: Any = None  # not served
 
 
 def read_tools(

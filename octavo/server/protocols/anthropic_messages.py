@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Raw
 from sse_starlette import ServerSentEvent
 
+from octavo.engine.tools import is_object
 from octavo.errors import OctavoError
 from octavo.server.bodies import CacheSalt, Timeout, Unserved, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed
 from octavo.server.protocols._anthropic import Conversation, chat, problem, schema_of
 from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
 from octavo.server.protocols._openai import stop_strings
-from octavo.types import Delta, Finished, Json, SamplingParams, ToolCall
+from octavo.types import Delta, Finished, Json, SamplingParams
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
 
@@ -182,17 +183,10 @@ def whole(reply: Reply, answers: Sequence[Answer]) -> bytes:
     is_shown = answer.reasoning and reply.call.shows_thoughts
     blocks = [_thought(answer.reasoning)] if is_shown else []
     blocks += [_block(answer.text)] if answer.text else []
-    inputs = [(call, _input(call)) for call in answer.calls]
-    blocks += [_use(call.id, call.name, input) for call, input in inputs if input is not None]
+    # max_tokens may have cut the last one short, and half an input may look like a whole one.
+    calls = [call for call in answer.calls if is_object(call.arguments)]
+    blocks += [_use(call.id, call.name, Raw(call.arguments)) for call in calls]
     return msgspec.json.encode(_message(reply, blocks, answer.end, _usage_at(answer.end)))
-
-
-def _input(call: ToolCall) -> Any:
-    """None: max_tokens cut it short, and half an input may look like a whole one."""
-    try:
-        return msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError:
-        return None
 
 
 def _message(reply: Reply, blocks: list[Json], end: Finished | None, usage: Json) -> Json:

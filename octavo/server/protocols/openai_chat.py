@@ -172,7 +172,9 @@ def _switches(body: Body) -> Iterator[tuple[str, Any]]:
             raise BadRequest("not served, leave it out", field)
         yield field, value
     yield "enable_thinking", body.enable_thinking
-    yield "thinking.type", body.thinking and body.thinking.type == "enabled"
+    if body.thinking is not None:
+        refuse_unserved(body.thinking, {"budget_tokens": ()}, "thinking.")
+        yield "thinking.type", body.thinking.type == "enabled"
 
 
 def _names(body: Body) -> dict[str, str]:
