@@ -6,7 +6,7 @@ Knows the shape of a line, but neither what a body says nor who answers it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import uuid4
@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from octavo.errors import BadRequest
-from octavo.server.bodies import decode
+from octavo.server.bodies import Unknown, decode
 from octavo.server.exchange import MAX_BODY
+from octavo.server.marks import marks
 from octavo.types import Json
 
 MOST_LINES = 50_000
@@ -28,6 +29,7 @@ class Line:
     number: int  # in the file, from 1
     custom_id: str
     body: bytes
+    ignored: Unknown = field(default_factory=dict)  # beside the body
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class BadLine(Exception):
         self.problem = Problem(code, message, line, param)
 
 
-class _Shape(Struct, forbid_unknown_fields=True):
+class _Shape(Struct):
     custom_id: Annotated[str, Meta(min_length=1, max_length=512)]
     method: Literal["POST"]
     url: str
@@ -58,6 +60,7 @@ class _Shape(Struct, forbid_unknown_fields=True):
 
 
 _decoder = msgspec.json.Decoder(_Shape)
+_fields = msgspec.json.Decoder(dict[str, Raw])
 
 
 def lines(path: Path, endpoint: str) -> Iterator[Line]:
@@ -67,7 +70,7 @@ def lines(path: Path, endpoint: str) -> Iterator[Line]:
 
 
 def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
-    """How many lines there are, and what is wrong with them. Takes about a second for 50,000.
+    """How many lines there are, and what is wrong with them. Takes two seconds for 50,000.
     Raises FileNotFoundError."""
     problems: list[Problem] = []
     seen: dict[str, int] = {}
@@ -110,27 +113,30 @@ def _line(number: int, raw: bytes, endpoint: str) -> Line:
         raise BadLine("line_too_long", f"it has more than {MAX_BODY} bytes: ask for less", number)
     try:
         raw.decode()
-        read = _decoder.decode(raw)
+        read, sent = _decoder.decode(raw), _fields.decode(raw)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
-        raise _bad(number, raw) from None
+        _looked_at(number, raw)
+        raise AssertionError("the same bytes cannot be read twice alike") from None
+    is_twice = marks(msgspec.json.encode(sent)).count(b":") < marks(raw).count(b":")
+    is_plain = not is_twice and sent.keys() == set(_Shape.__struct_fields__)
+    ignored = {} if is_plain else _looked_at(number, raw)
     body = bytes(read.body)
     if body[:1] != b"{":
         raise BadLine("invalid_body", "body: it is no object", number, "body")
     if read.url != endpoint:
         problem = f"url: {read.url[:100]!r} is not the batch's endpoint {endpoint!r}"
         raise BadLine("invalid_url", problem, number, "url")
-    return Line(number, read.custom_id, body)
+    return Line(number, read.custom_id, body, ignored)
 
 
-def _bad(number: int, raw: bytes) -> BadLine:
-    """In the words of a body over HTTP."""
+def _looked_at(number: int, raw: bytes) -> Unknown:
+    """The fields nobody knows. Raises BadLine in the words of a body over HTTP."""
     try:
-        decode(raw, _Shape)
+        return decode(raw, _Shape)[1]
     except BadRequest as error:
         is_line = error.field in _Shape.__struct_fields__
         code = f"invalid_{error.field}" if is_line else "invalid_json_line"
-        return BadLine(code, str(error), number, error.field)
-    raise AssertionError("the same bytes cannot be read twice alike")
+        raise BadLine(code, str(error), number, error.field) from None
 
 
 def answered(line: Line, status: int, request_id: str, body: bytes, **more: Json) -> bytes:

@@ -78,7 +78,7 @@ class LineRunner:
         ):
             if is_asked:
                 raise BadRequest("a line of a batch is answered as a whole, leave it out", field)
-        headers = self._unknown_fields.headers(reply.call.ignored)
+        headers = self._unknown_fields.headers({**line.ignored, **reply.call.ignored})
         return _seeded(reply, batch, line), {"headers": headers} if headers else {}
 
     async def _answer(

@@ -75,7 +75,8 @@ def with_(**fields):
         (with_(url="/v1/completions"), "invalid_url", "url"),
         (with_(body="text"), "invalid_body", "body"),
         (with_(body=None), "invalid_body", "body"),
-        (with_(priority=1), "invalid_json_line", None),
+        (with_()[:-1] + b', "custom_id": "b"}', "invalid_custom_id", "custom_id"),
+        (with_()[:-1] + b', "x": 1, "\\u0078": 1}', "invalid_json_line", "x"),
     ],
 )
 def test_what_is_no_line_is_named_with_its_number(checked, line, code, param):
@@ -84,6 +85,14 @@ def test_what_is_no_line_is_named_with_its_number(checked, line, code, param):
     problem = only(problems)
     assert (count, problem.code, problem.line, problem.param) == (2, code, 3, param)
     assert problem.message
+
+
+def test_a_field_nobody_knows_is_carried_on(checked, tmp_path):
+    body = {"x": {"a:b": 1}}
+    assert checked(with_(custom_ids=1, note=":", body=body)) == (1, [])
+    (line,) = lines(tmp_path / "in.jsonl", CHAT)
+    assert line.ignored == {"custom_ids": "custom_id", "note": None}
+    assert json.loads(line.body) == body
 
 
 def test_an_id_may_be_used_once(checked):
