@@ -30,8 +30,8 @@ SAID = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def constraint(protocol, **fields):
-    asked = {"input": "Hi"} if protocol is openai_responses else {"prompt": "Hi"}
-    body = SAID | asked | fields
+    words = {openai_responses: {"input": "Hi"}, openai_completions: {"prompt": "Hi"}}
+    body = {"model": "tiny"} | words.get(protocol, SAID) | fields
     return protocol.parse(json.dumps(body).encode()).params.constraint
 
 

@@ -31,8 +31,9 @@ def body(path, text, **fields):
 @pytest.mark.parametrize("path", PATHS)
 def test_the_log_has_no_text_of_a_request(path, stream, capsys, caplog):
     with serving(EchoEngine()) as (_, url), httpx.Client(base_url=url) as http:
+        stop = "stop_sequences" if path == MESSAGES else "stop"
         for text in (SECRET, f"{SECRET}?", f"{SECRET}!", "full"):  # heard, failed, a bug, refused
-            http.post(path, json=body(path, text, stream=stream, stop=[SECRET * 2]))
+            http.post(path, json=body(path, text, stream=stream, **{stop: [SECRET * 2]}))
         http.post(path, json=body(path, SECRET, temperature=SECRET))
         http.post(path, json=body(path, SECRET, never_heard_of=SECRET))
         http.post(path, content=json.dumps(body(path, SECRET))[:-3])

@@ -54,7 +54,8 @@ def test_the_same_post_is_answered_once(served, path, stream):
     prompt, given = {"prompt": TEXT}, {"input": TEXT}
     others = {"/v1/completions": prompt, "/v1/responses": given, "/tokenize": prompt}
     body = others.get(path, said())
-    body = body | {"model": "echo"} | ({} if path == "/tokenize" else {"max_tokens": 50})
+    limit = {"/tokenize": {}, "/v1/responses": {"max_output_tokens": 50}}
+    body = body | {"model": "echo"} | limit.get(path, {"max_tokens": 50})
     body |= {"stream": True} if stream and path != "/tokenize" else {}
     first = http.post(path, json=body, headers=keyed("k"))
     again = http.post(path, json=body, headers=keyed("k"))

@@ -249,6 +249,7 @@ MESSAGE = {"role": "user", "content": "x"}
         ("store", "yes"),
         ("background", 1),
         ("previous_response_id", 5),
+        ("previous_response_id", ""),
         ("conversation", "conv_1"),
         ("conversation", {"id": "conv_1"}),
         ("prompt", {"id": "pmpt_1"}),

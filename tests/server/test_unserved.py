@@ -32,9 +32,21 @@ def parsed(protocol, **fields):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_asks_for_more_than_we_serve_is_refused_by_name(protocol):
     own = {field.name for field in msgspec.structs.fields(protocol.Body)}
+    own |= getattr(protocol, "ELSEWHERE", {}).keys()  # see below
     for field, known in UNSERVED.items():
         if field in own:  # best_of, as OpenAI has it
             continue
+        with pytest.raises(BadRequest) as refused:
+            parsed(protocol, **{field: {"asks": "for more"}})
+        assert refused.value.field == field
+        assert (known.instead or "leave it out") in str(refused.value)
+        for nothing in (None, *known.neutral):
+            assert parsed(protocol, **{field: nothing}).ignored == {}
+
+
+@pytest.mark.parametrize("protocol", [openai_responses, anthropic_messages])
+def test_so_are_the_names_of_siblings(protocol):
+    for field, known in protocol.ELSEWHERE.items():
         with pytest.raises(BadRequest) as refused:
             parsed(protocol, **{field: {"asks": "for more"}})
         assert refused.value.field == field

@@ -1,4 +1,5 @@
-"""What other servers of OpenAI's protocol take beyond it, and we do not: vLLM, SGLang, llama.cpp.
+"""What other servers of OpenAI's protocol take beyond it, and we do not: vLLM, SGLang, llama.cpp; and
+what only its other endpoints have.
 
 One row a field that would change the answer or what is told of it. What only tunes another field
 (`mirostat_tau`) or changes no token (`cache_prompt`) has none: it is carried on like any unknown.
@@ -20,6 +21,14 @@ UNSERVED: dict[str, Unserved] = {
     "guided_decoding_backend": Unserved(),
     "guided_whitespace_pattern": Unserved(),
     "structural_tag": Unserved(),
+    # By the names of siblings.
+    "messages": Unserved(instead="prompt"),
+    "prompt": Unserved(instead="messages"),
+    "instructions": Unserved(instead="a message of the system"),
+    "system": Unserved(instead="a message of the system"),
+    "previous_response_id": Unserved(instead="the whole conversation"),
+    "max_output_tokens": Unserved(instead="max_tokens"),
+    "stop_sequences": Unserved(instead="stop"),
     # How the next token is chosen.
     "repeat_penalty": Unserved((1,), "repetition_penalty"),
     "no_repeat_ngram_size": Unserved((0,)),

@@ -51,7 +51,29 @@ class Body(Conversation, kw_only=True):
 
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {"diagnostics": ({}, {"previous_message_id": None})}
-ELSEWHERE = {  # what OpenAI's endpoints and others' have for what the answer must be
+ELSEWHERE = {  # by the names of OpenAI's endpoints and others'
+    "input": Unserved(instead="messages"),
+    "instructions": Unserved(instead="system"),
+    "max_completion_tokens": Unserved(instead="max_tokens"),
+    "max_output_tokens": Unserved(instead="max_tokens"),
+    "stop": Unserved(instead="stop_sequences"),
+    "n": Unserved((1,)),
+    "logit_bias": Unserved(({},)),
+    "presence_penalty": Unserved((0,)),
+    "frequency_penalty": Unserved((0,)),
+    "repetition_penalty": Unserved((1,)),
+    "min_p": Unserved((0,)),
+    "ignore_eos": Unserved((False,)),
+    "stop_token_ids": Unserved(([],)),
+    "logprobs": Unserved((False,)),
+    "top_logprobs": Unserved((0,)),
+    "functions": Unserved(([],), "tools"),
+    "function_call": Unserved(instead="tool_choice"),
+    "parallel_tool_calls": Unserved((True,), "tool_choice.disable_parallel_tool_use"),
+    "reasoning": Unserved(instead="thinking"),
+    "reasoning_effort": Unserved(instead="thinking"),
+    "previous_response_id": Unserved(instead="messages"),
+    "text": Unserved(instead="output_config.format"),
     "response_format": Unserved(({"type": "text"},), "output_config.format"),
     "json_schema": Unserved(instead="output_config.format"),
     "guided_json": Unserved(instead="output_config.format"),

@@ -81,7 +81,7 @@ class CacheOptions(Struct):
 class Body(Sampled, kw_only=True):
     input: str | Annotated[list[Item], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
-    previous_response_id: str | None = None
+    previous_response_id: Annotated[str, Meta(min_length=1)] | None = None
     store: bool | None = None
     background: bool | None = None
     include: list[Includable] | None = None
@@ -123,7 +123,20 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt": (),
     "service_tier": ("auto", "default"),
 }
-ELSEWHERE = {  # by the names of chat completions
+ELSEWHERE = {  # by the names of chat completions and of messages
+    "messages": Unserved(instead="input"),
+    "system": Unserved(instead="instructions"),
+    "max_tokens": Unserved(instead="max_output_tokens"),
+    "max_completion_tokens": Unserved(instead="max_output_tokens"),
+    "stop_sequences": Unserved(instead="stop"),
+    "n": Unserved((1,)),
+    "logprobs": Unserved((False,), "top_logprobs"),
+    "prompt_logprobs": Unserved(),
+    "functions": Unserved(([],), "tools"),
+    "function_call": Unserved(instead="tool_choice"),
+    "modalities": Unserved((["text"],)),
+    "prediction": Unserved(),
+    "verbosity": Unserved(("medium",)),
     "response_format": Unserved(({"type": "text"},), "text.format"),
     "reasoning_effort": Unserved(instead="reasoning.effort"),
     "enable_thinking": Unserved(instead="reasoning.effort"),
