@@ -27,7 +27,10 @@ from collections.abc import Sequence
 
 
 class OctavoError(Exception):
+    """`field` of the request that it is about, in the words of whoever sent it; None: all of it."""
+
     status = 500
+    field: str | None = None
 
 
 class UsageError(OctavoError):
@@ -41,7 +44,7 @@ class BadConfig(UsageError):
 
 
 class BadRequest(UsageError):
-    """`field` is the one to change, in the words of whoever sent it; None: the body as a whole."""
+    """`field` is the one to change; None: the body as a whole."""
 
     def __init__(self, problem: str, field: str | None = None) -> None:
         super().__init__(f"{field}: {problem}" if field else problem)
@@ -106,6 +109,8 @@ class UnknownName(UsageError):
 
 
 class UnknownModel(UnknownName):
+    field = "model"
+
     def __init__(self, name: str, served: str) -> None:
         super().__init__("this server", name, close=[served])
 
@@ -154,6 +159,7 @@ class BadState(OctavoError):
 
 class TimedOut(OctavoError):
     status = 504
+    field = "timeout"
 
 
 class StepFailed(OctavoError):

@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octavo.errors import Forbidden, OctavoError, Unauthorized
+from octavo.errors import Forbidden, OctavoError, StepFailed, Unauthorized, UsageError
 from octavo.registry import entry, names
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import Batches
@@ -26,8 +26,9 @@ from octavo.server.files import Files
 from octavo.server.gate import Gate
 from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
+from octavo.server.protocols._openai import problem
 from octavo.server.replays import Replays
-from octavo.server.responses import Responses
+from octavo.server.responses import FAILED, Responses
 from octavo.server.running import Engine, Listener
 from octavo.server.state import State
 from octavo.types import Json
@@ -35,6 +36,7 @@ from octavo.types import Json
 __all__ = ["ENDPOINTS", "PROTOCOLS", "create_app"]
 
 ENDPOINTS = "octavo.server.endpoints"  # all that does not generate
+MAX_SHOWN = 100  # characters of a path that leads nowhere
 
 
 class Answering(Protocol):
@@ -156,10 +158,11 @@ def _answering(engine: Engine) -> list[Route]:
 
 
 async def _no_route(http: HttpRequest, error: Exception) -> Response:
-    """404 and 405, in the envelope most clients can read, to whoever asks."""
+    """404 and 405, to whoever asks."""
     assert isinstance(error, HTTPException)
-    message = f"{error.detail}: {http.method} {http.url.path}"
-    response = _said(message, "invalid_request_error", error.status_code)
+    refusal = UsageError(f"{error.detail}: {http.method} {http.url.path[:MAX_SHOWN]}")
+    refusal.status = error.status_code
+    response = _refused(http, refusal)
     response.headers.update(error.headers or {})
     with suppress(Unauthorized, Forbidden):
         gate: Gate = http.app.state.gate
@@ -171,12 +174,15 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
 
 async def _failed(http: HttpRequest, error: Exception) -> Response:
     """A bug of ours, beside all handlers; uvicorn logs it."""
-    return _said("the server failed, its log has the cause", "server_error", 500)
+    return _refused(http, StepFailed(FAILED))
 
 
-def _said(message: str, kind: str, status: int) -> Response:
-    said = {"message": message, "type": kind, "param": None, "code": None}
-    return json_response({"error": said}, status)
+def _refused(http: HttpRequest, error: OctavoError) -> Response:
+    """In the envelope of the protocol whose path it stands under, else in the one that most clients
+    can read."""
+    path = f"{http.url.path}/"
+    near = [dialect.problem for dialect in dialects() if path.startswith(f"{dialect.PATH}/")]
+    return json_response((near or [problem])[0](error), error.status)
 
 
 def _methods(http: HttpRequest) -> list[str]:

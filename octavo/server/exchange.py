@@ -71,6 +71,10 @@ def guarded(
 
 async def _once(http: HttpRequest, max_body: int, handler: Handler) -> Response:
     """What is posted under an Idempotency-Key is done once."""
+    encoding = http.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        problem = f"{encoding[:40]!r} is not served, send the body as it is"
+        raise BadRequest(problem, "content-encoding")
     if http.method == "POST" and replays.HEADER in http.headers:
         kept: replays.Replays = http.app.state.replays
         return await kept.answer(http, max_body, handler)

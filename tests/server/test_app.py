@@ -181,12 +181,27 @@ def test_unknown_fields_are_named_in_a_header(http, stream):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", CHAT, 405), ("POST", "/v1/nothing", 404), ("POST", CHAT + "/", 404)],
+    [
+        ("GET", CHAT, 405),
+        ("POST", "/v1/nothing", 404),
+        ("POST", CHAT + "/", 404),
+        ("POST", "/v1/messages/batches", 404),
+        ("GET", "/v1/messages", 405),
+        ("GET", "/v1/" + "n" * 60_000, 404),
+    ],
 )
 def test_wrong_turns_are_answered_in_the_envelope(http, method, path, status):
     reply = http.request(method, path)
     assert reply.status_code == status
-    assert path in reply.json()["error"]["message"]
+    assert path[:100] in reply.json()["error"]["message"]
+    assert len(reply.content) < 300
+    is_anthropics = path.startswith("/v1/messages")
+    assert reply.json().get("type") == ("error" if is_anthropics else None)
+
+
+def test_a_body_in_another_encoding_is_refused_as_such(http):
+    reply = http.post(CHAT, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "content-encoding")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b'{"model": NaN}'])
@@ -238,7 +253,8 @@ def test_large_replies_are_framed_beside_the_event_loop(text, n, is_aside):
 )
 def test_a_salt_reaches_the_engine(echo, http, path, prompt):
     text = "Hi" if prompt != "messages" else said("Hi")["messages"]
-    body = {"model": "echo", "max_tokens": 5, prompt: text}
+    limit = "max_output_tokens" if prompt == "input" else "max_tokens"
+    body = {"model": "echo", limit: 5, prompt: text}
     for given, salt in (({}, None), ({"cache_salt": None}, None), ({"cache_salt": "s"}, "s")):
         reply = http.post(path, json=body | given)
         assert echo[0].requests[-1].cache_salt == salt
@@ -308,6 +324,7 @@ def test_a_request_that_took_too_long_by_its_own_word_is_not_tried_again(slow):
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "timeout")
         late = http.post(CHAT, json=said("late", timeout=0.5))
         assert (late.status_code, late.headers["x-should-retry"]) == (504, "false")
+        assert late.json()["error"]["param"] == "timeout"
         assert "timeout" in late.json()["error"]["message"]
         stream = http.post(CHAT, json=said("late", timeout=0.5, stream=True))
         assert '{"error":{"message":"timeout' in stream.text

@@ -201,8 +201,9 @@ def test_what_is_not_served_is_refused_by_name(client, fields, field):
 
 def test_a_batch_needs_a_file_that_is_there_and_meant_for_it(client):
     fields = {"endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    with pytest.raises(openai.NotFoundError, match="file-none"):
+    with pytest.raises(openai.NotFoundError, match="file-none") as refused:
         client.batches.create(input_file_id="file-none", **fields)
+    assert refused.value.body["param"] == "input_file_id"
     batch = ended(client, started(client, [asked("a")]))
     with pytest.raises(openai.BadRequestError, match="input_file_id: its purpose is 'batch_output"):
         client.batches.create(input_file_id=batch.output_file_id, **fields)

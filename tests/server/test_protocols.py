@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -358,21 +357,6 @@ def test_only_the_echo_is_said_when_no_token_is_wanted():
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["choices"][0]["logprobs"]["token_logprobs"] == [None, -0.25]
     assert answer["usage"]["completion_tokens"] == 0
-
-
-@pytest.mark.parametrize(
-    ("prompt", "offsets"),
-    [("Hi<end>!", [0, 0, 1, 2, 7]), ([256, 72, 105, 256, 33], [0, 0, 1, 2, 2])],
-)
-def test_a_control_token_of_an_echo_takes_the_room_it_has_in_the_text(prompt, offsets):
-    reply = reply_to(openai_completions, prompt=prompt, echo=True, logprobs=0)
-    reply = replace(reply, prompt_ids=((256, 72, 105, 256, 33),))
-    events = [PromptScored(tuple(map(scored, (72, 105, 256, 33)))), Delta("o", (111,)), END]
-    body = whole(openai_completions, reply, events)
-    (choice,) = json.loads(body)["choices"]
-    assert choice["logprobs"]["text_offset"] == offsets
-    parts = objects(stream(openai_completions, reply, events))
-    assert parts[0]["choices"][0]["logprobs"]["text_offset"] == offsets
 
 
 def test_scores_of_the_prompt_by_token_id():

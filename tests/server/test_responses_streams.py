@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 
+import httpx
 import openai
 import pytest
 from asking import polled, strict
@@ -234,3 +235,15 @@ def test_cancelled_within_a_call(engine, url):
         wait_until(lambda: not engine.running)
         again = client.responses.create(**ASK | {"input": "x"}, previous_response_id=made.id)
         assert again.status == "completed"
+
+
+@pytest.mark.parametrize("number", ["9999", "x", ""])
+def test_an_event_that_a_finished_response_has_not_is_refused(echo, number):
+    with httpx.Client(base_url=echo[1]) as http:
+        made = http.post("/v1/responses", json={"model": "echo", "input": "hello"}).json()
+        path = f"/v1/responses/{made['id']}?stream=true"
+        reply = http.get(path, headers={"last-event-id": number})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "Last-Event-ID")
+        num_events = http.get(path).text.count("id: ")
+        reply = http.get(path, headers={"last-event-id": str(num_events - 1)})
+        assert (reply.status_code, reply.text) == (200, "")

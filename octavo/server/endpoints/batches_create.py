@@ -8,7 +8,7 @@ from msgspec import Struct
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from octavo.errors import BadRequest
+from octavo.errors import BadRequest, UnknownName
 from octavo.server.batches import Batch
 from octavo.server.desk import dialects
 from octavo.server.endpoints._batches import shown
@@ -42,7 +42,11 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
 
 
 def _create(http: HttpRequest, model: str, body: Body) -> Batch:
-    file = http.app.state.files.find(tenant(http), body.input_file_id)
+    try:
+        file = http.app.state.files.find(tenant(http), body.input_file_id)
+    except UnknownName as error:
+        error.field = "input_file_id"
+        raise
     if file.purpose != "batch":
         raise BadRequest(f"its purpose is {file.purpose!r}, not 'batch'", "input_file_id")
     metadata = None if body.metadata is None else msgspec.json.encode(body.metadata).decode()

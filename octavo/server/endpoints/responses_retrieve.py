@@ -34,8 +34,8 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     if query.include_obfuscation:
         raise BadRequest("not served, leave it out or give false", "include_obfuscation")
     if query.stream:
-        start = _start(query, http)
         log = await responses.log(id, key)
+        start = _start(query, http, len(log.items) if log.is_over else None)
         return Stream(numbered(log.follow(start), start), _nothing, headers)
     if query.starting_after is not None:
         raise BadRequest("it needs stream=true", "starting_after")
@@ -43,15 +43,20 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
-def _start(query: Query, http: HttpRequest) -> int:
-    """The number of the first event that is wanted. Raises BadRequest."""
-    if query.starting_after is not None:
-        return query.starting_after + 1
-    if (last := http.headers.get(LAST_EVENT)) is None:
+def _start(query: Query, http: HttpRequest, num_events: int | None) -> int:
+    """The number of the first event that is wanted; `num_events`: None while there may be more.
+    Raises BadRequest."""
+    if (last := query.starting_after) is not None:
+        field, said = "starting_after", str(last)
+    elif (said := http.headers.get(LAST_EVENT, "")) or LAST_EVENT in http.headers:
+        field, last = LAST_EVENT, event_number(said)
+    else:
         return 0
-    if (number := event_number(last)) is None:
-        raise BadRequest(f"{last[:40]!r} is the number of no event", LAST_EVENT)
-    return number + 1
+    if last is None:
+        raise BadRequest(f"{said[:40]!r} is the number of no event", field)
+    if num_events is not None and last >= num_events:
+        raise BadRequest(f"{last} is none of its events: there are 0 to {num_events - 1}", field)
+    return last + 1
 
 
 async def _nothing() -> None:

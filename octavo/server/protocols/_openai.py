@@ -203,20 +203,18 @@ async def closed_with_done(
 
 def problem(error: OctavoError) -> Json:
     """The error envelope."""
-    kind, code, param = "server_error", None, None
+    kind, code = "server_error", None
     match error:
         case UnknownModel():
-            kind, code, param = "invalid_request_error", "model_not_found", "model"
-        case PromptTooLong(field=field):
-            kind, code, param = "invalid_request_error", "context_length_exceeded", field
-        case UnknownPrevious(field=field):
-            kind, code, param = "invalid_request_error", "previous_response_not_found", field
-        case BadRequest(field=field):
-            kind, param = "invalid_request_error", field
+            kind, code = "invalid_request_error", "model_not_found"
+        case PromptTooLong():
+            kind, code = "invalid_request_error", "context_length_exceeded"
+        case UnknownPrevious():
+            kind, code = "invalid_request_error", "previous_response_not_found"
         case Unauthorized():
             kind, code = "invalid_request_error", "invalid_api_key"
         case QueueFull() | RateLimited():
             kind, code = "rate_limit_error", "rate_limit_exceeded"
         case _ if error.status < 500:
             kind = "invalid_request_error"
-    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+    return {"error": {"message": str(error), "type": kind, "param": error.field, "code": code}}
