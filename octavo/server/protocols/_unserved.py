@@ -1,6 +1,5 @@
-"""What other servers of OpenAI's protocol take beyond it (vLLM, SGLang, llama.cpp), and what only its
-siblings have, where we do not.
-
+"""What other servers of OpenAI's protocol take beyond it, and we do not: vLLM, SGLang, llama.cpp.
+And what only the siblings of an endpoint have.
 
 One row a field that would change the answer or what is told of it. What only tunes another field
 (`mirostat_tau`) or changes no token (`cache_prompt`) has none: it is carried on like any unknown.
