@@ -14,6 +14,7 @@ from typing import Final
 
 CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # in no answer
 _CONTROL: Final = r"\x{0}-\x{7}\x{B}\x{E}-\x{1F}\x{7F}"
+_HAS_NONE: Final = re.compile("[0-9A-Za-z-]*")
 _DIGIT: Final = "0-9"
 _WORD: Final = "0-9A-Za-z_"
 _LINE_END: Final = r"\x{A}\x{D}\x{2028}\x{2029}"
@@ -87,10 +88,15 @@ def translated(pattern: str) -> str:
             case "property":
                 out.append(_set(text, is_negated=False))
             case _:
-                if kind != "class" and CONTROL.match(chr(_code(kind, text))):
-                    raise ValueError(f"has {text!r}: a control character, which no answer may")
-                out.append(_atom(kind, text))
+                out.append(_alone(kind, text))
     return "".join(out)
+
+
+def _alone(kind: str, text: str) -> str:
+    atom = _atom(kind, text)
+    if kind != "class" and CONTROL.match(chr(_code(kind, text))):
+        raise ValueError(f"has {text!r}: a control character, which no answer may")
+    return atom
 
 
 def _members(pattern: str, start: int, at: int) -> tuple[str, int]:
@@ -117,7 +123,9 @@ def _member(pattern: str, start: int, at: int) -> tuple[str, int]:
 def _set(members: str, *, is_negated: bool) -> str:
     if is_negated:
         return f"[^{members}{_CONTROL}]"
-    return f"[{members}&&[^{_CONTROL}]]" if members else r"[^\x{0}-\x{10FFFF}]"
+    if not members:
+        return r"[^\x{0}-\x{10FFFF}]"
+    return f"[{members}]" if _HAS_NONE.fullmatch(members) else f"[{members}&&[^{_CONTROL}]]"
 
 
 def _atom(kind: str, text: str) -> str:

@@ -18,6 +18,8 @@ from octavo.grammar.fronts._places import (
     shown,
     subschemas,
 )
+from octavo.grammar.fronts._trials import problem_with
+from octavo.grammar.matcher import NO_ANSWER
 from octavo.types import Json
 
 # fmt: off
@@ -78,6 +80,7 @@ class Reader:
         self._check(kept, names)
         parts = {inner: self._read(part, names + inner) for inner, part in subschemas(kept)}
         kept = self._with_patterns(self._bounded(replaced(kept, parts), names), names)
+        self._check_names(kept, names)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
             self._renamed[*names, "oneOf"] = "anyOf"
@@ -103,6 +106,18 @@ class Reader:
             known = ", ".join(sorted(FORMATS))
             problem = f"is {str(schema['format'])[:40]!r}, of which none is enforced but {known}"
             raise self._refusal("format", names, problem)
+        self._check_counts(schema, names)
+        self._check_constants(schema, names)
+        if "prefixItems" in schema:
+            if isinstance(schema.get("items"), list):
+                raise self._refusal("items", names, "is a list beside 'prefixItems': give one")
+            if "additionalItems" in schema:
+                raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
+        divisor = schema.get("multipleOf")
+        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
+            self._divide(divisor, names)
+
+    def _check_counts(self, schema: Json, names: Names) -> None:
         required = schema.get("required", ())
         least = schema.get("minProperties", 0)
         if isinstance(least, int) and isinstance(required, list | tuple):
@@ -114,22 +129,15 @@ class Reader:
             if len(optional) > MOST_OPTIONAL:
                 problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
                 raise self._refusal("properties", names, problem)
+
+    def _check_constants(self, schema: Json, names: Names) -> None:
         for word in ("const", "enum", "properties", "required"):
             value = schema.get(word)
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
                 raise self._refusal(word, names, "has a control character, which no answer may")
-            if (number := _numbers.misspelled(value)) is not None and word in ("const", "enum"):
-                problem = f"has {str(number)[:40]}, which is not held exactly"
-                raise self._refusal(word, names, problem)
-        if "prefixItems" in schema:
-            if isinstance(schema.get("items"), list):
-                raise self._refusal("items", names, "is a list beside 'prefixItems': give one of them")
-            if "additionalItems" in schema:
-                raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
-        divisor = schema.get("multipleOf")
-        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
-            self._divide(divisor, names)
+            if word in ("const", "enum") and (number := _numbers.misspelled(value)) is not None:
+                raise self._refusal(word, names, f"has {number}, which is not held exactly")
 
     def _divide(self, divisor: float, names: Names) -> None:
         if not 0 < divisor <= MOST_DIVISOR:
@@ -141,6 +149,26 @@ class Reader:
         if math.lcm(*whole) > MOST_STATES and (len(whole) > 1 or _digits(divisor) > MOST_STATES):
             problem = f"needs more than {MOST_STATES} remainders to be told apart"
             raise self._refusal("multipleOf", names, problem)
+
+    def _check_names(self, schema: Json, names: Names) -> None:
+        """llguidance would write a comma, and find no name to follow."""
+        patterns, others = schema.get("patternProperties"), schema.get("additionalProperties")
+        properties, required = schema.get("properties", {}), schema.get("required", [])
+        if not (isinstance(patterns, dict) and isinstance(properties, dict)):
+            return
+        if not (patterns and isinstance(required, list)):
+            return
+        taken = dict.fromkeys([*properties, *map(str, required)], False)
+        rest = {
+            "type": "object",
+            "properties": taken,
+            "patternProperties": {pattern: part is not False for pattern, part in patterns.items()},
+            "additionalProperties": others is not False,
+            "minProperties": 1,
+        }
+        if taken and problem_with(rest) == NO_ANSWER:
+            problem = "has no name that 'properties' and 'required' lack: say it in 'properties'"
+            raise self._refusal("patternProperties", names, problem)
 
     def _are_apart(self, branches: Any) -> bool:
         """No two of them hold at once, because a required property tells them apart."""

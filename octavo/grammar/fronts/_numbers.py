@@ -51,10 +51,12 @@ def _least(schema: Json, word: str, sign: int) -> Decimal | None:
             raise ValueError(exclusive, f"is true beside no {word!r}: give the number itself")
         given = {word: flag}
     said = [one for one in given if one in schema]
-    return max((_inward(schema[one], one, sign, given[one]) for one in said), default=None)
+    return max(
+        (_inward(schema[one], one, sign, is_exclusive=given[one]) for one in said), default=None
+    )
 
 
-def _inward(value: Any, word: str, sign: int, is_exclusive: bool) -> Decimal:
+def _inward(value: Any, word: str, sign: int, *, is_exclusive: bool) -> Decimal:
     if not _is_finite(value):
         raise ValueError(word, "is no number, or none that is finite")
     exact = Decimal(value if isinstance(value, int) else repr(value))
