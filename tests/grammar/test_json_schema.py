@@ -56,6 +56,28 @@ def schema_of(value):
             "'oneOf' at $.items: it is enforced only where",
         ),
         ({"patternProperties": {"^a": {}, "b$": {}}}, "'patternProperties' at $: "),
+        ({"prefixItems": [{}], "additionalItems": False}, "'additionalItems' at $ says nothing"),
+        ({"prefixItems": [{}], "items": [{}]}, "'items' at $ is a list beside 'prefixItems'"),
+        (
+            {
+                "items": {
+                    "type": "object",
+                    "properties": {"id": {"type": "integer"}},
+                    "patternProperties": {"^id$": {"minimum": 3}},
+                    "additionalProperties": False,
+                }
+            },
+            "'patternProperties' at $.items has no name that",
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"q": {"type": "string", "pattern": "^a{65536}$"}},
+                "required": ["q"],
+            },
+            "'pattern' at $.properties.q: the grammar cannot be followed within its limits",
+        ),
+        ({"$ref": "#"}, "'$ref' at $: no answer fits it"),
         ({"$ref": "http://example.com/x"}, "'$ref' at $ leads to no schema"),
         ({"items": 3}, "$.items is not a schema"),
         ({"properties": {"a": None}}, "$.properties.a is not a schema"),

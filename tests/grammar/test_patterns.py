@@ -6,7 +6,7 @@ import random
 
 import pytest
 import regress
-from grammars import END, allows, grammars, is_allowed
+from grammars import allows, grammars, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +59,10 @@ def spelled(text):
         (r"^\p{Lu}$", "AÉ", "aé"),
         (r"^\P{Script=Greek}$", "a", "α"),
         (r"^[\p{Lu}\d]$", "É1", "a"),
+        (r"^[\x00-\x1f]$", "\n\r\t\f\b", '" \\a'),
+        (r"^[^\x20-\x7e]$", "\n\té", '" \\a'),
+        (r"^[\0-\x22]{2}$", ['\n"', " !"], ['"#', "\\n"]),
+        (r"^\p{Cc}$", "\n\t", '" \\a'),
         (r"^a{2}b{1,}?c{0,1}$", ["aab", "aabbc"], ["ab", "aabcc"]),
     ],
 )
@@ -87,6 +91,11 @@ def test_escapes_that_only_flag_u_forbids_are_their_characters():
         ("(?i:a)", "has '(?': no flags"),
         ("(?P<n>a)", "has '(?': no flags"),
         (r"\Aa\z", r"has '\\A': that is no escape"),
+        ("^a\vb$", r"has '\x0b': a control character"),
+        (r"^a\vb$", r"has '\\v': a control character"),
+        (r"\x01|a", r"has '\\x01': a control character"),
+        (r"\x7f", r"has '\\x7f': a control character"),
+        (r"\cA", r"has '\\cA': a control character"),
         (r"\ud83d", r"has '\\ud83d': that is no character"),
         (r"[\u{110000}]", r"has '\\u{110000}': that is no character"),
         (r"\x4", r"has '\\x': that is no escape"),
@@ -123,7 +132,23 @@ def test_two_patterns_that_become_one_are_refused():
 
 
 MEMBERS = [r"\s", r"\S", r"\d", r"\D", r"\w", r"\W", "a-b", r"\x00-\x1f", r"\u2000-\u2fff"]
-MEMBERS += ["é", "&&", "[", "~~", r"\]", r"\b", "--", "_", "|", ".", "😀-😂"]
+MEMBERS += [
+    r"\0-\t",
+    r"\n",
+    r"\x7f",
+    r"\cK",
+    "é",
+    "&&",
+    "[",
+    "~~",
+    r"\]",
+    r"\b",
+    "--",
+    "_",
+    "|",
+    ".",
+    "😀-😂",
+]
 SETS = st.builds(
     lambda sign, members: f"[{sign}{''.join(members)}]",
     st.sampled_from(["", "^"]),
@@ -168,18 +193,3 @@ def test_a_pattern_allows_what_its_expression_matches(pattern, texts, seed):
         assert allows(schema_of(pattern), spelled(text)) == matches(pattern, text)
     if (text := written(schema_of(pattern), random.Random(seed))) is not None:
         assert matches(pattern, json.loads(text))
-
-
-def written(grammar, chance, most=40):
-    """An answer that a model without a mind gives; None for one that found no end."""
-    matcher, said = grammars().compile(grammar).matcher(), bytearray()
-    while not matcher.is_complete:
-        mask = matcher.mask()
-        allowed = [i for i in range(END + 1) if is_allowed(mask, i)]
-        if END in allowed and chance.random() < 0.3:
-            break
-        if len(said) == most:
-            return None
-        said.append(chance.choice([i for i in allowed if i != END]))
-        matcher.consume(said[-1])
-    return said.decode()
