@@ -17,7 +17,7 @@ class Config:
     memory: int | None = None  # bytes for weights, buffers and KV pages; None: what is free
     max_context: int | None = None  # tokens per sequence; None: what the model was trained for
     max_running: int = 16  # sequences decoded in one step
-    max_waiting: int = 256  # requests that may queue; one more is refused
+    max_waiting: int = 256  # requests that may queue for a place; one more is refused
     step_tokens: int = 256  # tokens of one step; smaller is smoother, larger is faster
     threads: int | None = None  # None: one for each CPU this process may use
     prefix_cache: bool = True  # find the pages of earlier prompts again
@@ -42,6 +42,11 @@ class Config:
                 raise BadConfig(name, problem)
         if self.step_tokens < self.max_running:
             raise BadConfig("step_tokens", f"{self.step_tokens} < max_running {self.max_running}")
+
+    @property
+    def max_requests(self) -> int:
+        """That run and wait; as many again in the background."""
+        return self.max_running + self.max_waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ OctavoError                500
 │   ├── Conflict           409   the Idempotency-Key is another request's
 │   ├── BadCheckpoint            the file is not what it claims to be
 │   ├── Unauthorized       401   no API key, or one that is not known here
+│   ├── Forbidden          403   from elsewhere, where only this machine may ask
 │   ├── NotFetched               a model could not be brought here
 │   └── UnknownName        404   no such format, command, request
 │       └── UnknownModel         no such model on this server
 ├── CapacityError          503   nothing is wrong, there is no room now
 │   ├── OutOfPages               the KV pages are all held
-│   ├── QueueFull          429   too many requests wait already
+│   ├── QueueFull          429   too many requests run or wait already
 │   └── RateLimited        429   the API key has asked for all it may, for now
+├── BadState                     the file of what a server keeps cannot be used
 ├── TimedOut               504   the request took longer than it said it may
 └── StepFailed             500   the engine could not compute a step
 """
@@ -87,6 +89,10 @@ class Unauthorized(UsageError):
     status = 401
 
 
+class Forbidden(UsageError):
+    status = 403
+
+
 class NotFetched(UsageError):
     pass
 
@@ -122,9 +128,13 @@ class OutOfPages(CapacityError):
 class QueueFull(CapacityError):
     status = 429
 
-    def __init__(self, waiting: int, limit: int, retry_after: float | None = None) -> None:
+    def __init__(
+        self, held: int, wanted: int, limit: int, retry_after: float | None = None
+    ) -> None:
         super().__init__(
-            f"{waiting} requests wait already, the limit is {limit}: try again later", retry_after
+            f"{held} requests run or wait already, {wanted} more would be over the limit of "
+            f"{limit}: try again later",
+            retry_after,
         )
 
 
@@ -136,6 +146,10 @@ class RateLimited(CapacityError):
             f"the key has used {used} of its {limit} {what}: try again in {retry_after:.1f} s",
             retry_after,
         )
+
+
+class BadState(OctavoError):
+    pass
 
 
 class TimedOut(OctavoError):

@@ -1,10 +1,23 @@
+import gc
 import os
+import ssl
+from functools import cache
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its threads spin, ours compute
 
 import pytest
+from hypothesis import settings
 
 from octavo.loader import hub
+
+gc.disable()  # while tests are collected: nothing of it is garbage, and it is gone through often
+
+# Each HTTP client would read all authorities anew, 30 ms; none here speaks TLS.
+ssl.create_default_context = cache(ssl.create_default_context)
+
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.register_profile("fast", max_examples=30, deadline=None)
+settings.load_profile("fast")  # a share of every property's examples, see examples.py
 
 
 def pytest_addoption(parser):
@@ -17,6 +30,11 @@ def pytest_collection_modifyitems(items):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         if params.get("instruction_set") == "generic":
             item.add_marker(pytest.mark.thorough)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

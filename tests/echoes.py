@@ -62,6 +62,7 @@ class EchoEngine:
     max_context = 8192
     reopens_in = 1.5  # seconds
     max_running = 8
+    max_requests = 1 << 20
 
     def __init__(self, pace=0.0, template="{{ messages }}"):
         """Its tokenizer renders nothing; the template tells how the model writes calls."""
@@ -93,7 +94,12 @@ class EchoEngine:
     async def stop(self):
         self.stopping = True
 
-    def submit(self, request):
+    def submit_all(self, requests):
+        for request in requests:
+            self.check(request)
+        return [self.submit(request) for request in requests]
+
+    def check(self, request):
         if not self.is_ready:
             raise CapacityError("stopping", retry_after=self.reopens_in)
         if not request.prompt_ids:
@@ -101,7 +107,9 @@ class EchoEngine:
         if max(request.prompt_ids) > 256:
             raise BadRequest(f"token {max(request.prompt_ids)} is not in [0, 257)", "prompt")
         if bytes(request.prompt_ids) == b"full":
-            raise QueueFull(waiting=3, limit=3)
+            raise QueueFull(held=3, wanted=1, limit=3)
+
+    def submit(self, request):
         self.requests.append(request)
         self.running[request.id] = request
         return EchoStream(self, request)

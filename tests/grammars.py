@@ -1,6 +1,6 @@
 """Grammars over bytes: what they allow is told without a model.
 
-from grammars import allows, grammars, written     (tests/ is on the path)
+from grammars import allows, grammars              (tests/ is on the path)
 """
 
 from functools import cache
@@ -44,18 +44,3 @@ def allows(grammar, answer):
         return matcher.is_complete or is_allowed(matcher.mask(), END)
     except StepFailed:
         return False
-
-
-def written(grammar, chance, most=40):
-    """An answer that a model without a mind gives; None for one that found no end."""
-    matcher, said = grammars().compile(grammar).matcher(), bytearray()
-    while not matcher.is_complete:
-        mask = matcher.mask()
-        allowed = [i for i in range(END + 1) if is_allowed(mask, i)]
-        if END in allowed and chance.random() < 0.3:
-            break
-        if len(said) == most:
-            return None
-        said.append(chance.choice([i for i in allowed if i != END]))
-        matcher.consume(said[-1])
-    return said.decode()

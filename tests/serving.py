@@ -28,7 +28,7 @@ def serving(engine, *, send_buffer=None, **options):
             time.sleep(0.005)
         yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
+        server.end()
         thread.join()
 
 

@@ -16,9 +16,11 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from octavo.errors import OctavoError, UnknownName
+from octavo.errors import BadConfig, BadRequest, OctavoError, UnknownName
 from octavo.registry import entry, names
 
+FAILED = 1  # at work: no network, a damaged file, a full disk
+MISUSED = 2  # typer ends so too, where a flag is unknown or its value no number
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 PIPE_CLOSED = 141  # and for one whose reader left
 
@@ -28,8 +30,9 @@ class Folder(TyperGroup):
 
     folder = "octavo.cli"
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [*names(self.folder)]  # by now `list` may be the command of that name
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands: dict[str, Any] = dict.fromkeys(names(self.folder))  # to list and suggest
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         try:
@@ -50,21 +53,21 @@ class Commands(Folder):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except OctavoError as error:
-            raise _refused(str(error)) from error
+        except (BadConfig, BadRequest, UnknownName) as error:
+            raise _refused(str(error), MISUSED) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             # Python flushes stdout once more when it ends: let that go nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(PIPE_CLOSED) from error
-        except OSError as error:
-            raise _refused(str(error)) from error
+        except (OctavoError, OSError) as error:
+            raise _refused(str(error), FAILED) from error
         except Exception as error:
             if ctx.params["traceback"] or _is_typers(error):
                 raise
             hint = "this is a bug of Octavo; `octavo --traceback COMMAND ...` shows where it is"
-            raise _refused(f"{type(error).__name__}: {error}; {hint}") from error
+            raise _refused(f"{type(error).__name__}: {error}; {hint}", FAILED) from error
 
 
 def _is_typers(error: Exception) -> bool:
@@ -72,9 +75,9 @@ def _is_typers(error: Exception) -> bool:
     return type(error).__module__.startswith(("typer.", "click."))
 
 
-def _refused(sentence: str) -> typer.Exit:
+def _refused(sentence: str, code: int) -> typer.Exit:
     typer.secho(sentence, fg=typer.colors.RED, err=True)
-    return typer.Exit(1)
+    return typer.Exit(code)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer calls it)

@@ -80,6 +80,8 @@ def _option(name: str, hint: Any, comment: str) -> Any:
 
 def _typers(hint: Any) -> Any:
     """typer reads a repeated flag into a list; a missing one is None."""
+    if hint is Any:
+        return str | None  # a schema, which Python may give in other forms too
     if get_origin(hint) is tuple:
         return list[get_args(hint)[0]]  # type: ignore[misc]
     if isinstance(hint, UnionType):

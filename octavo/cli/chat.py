@@ -176,8 +176,6 @@ def _line_editing() -> Any:
     try:
         yield
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # a folder that may not be written costs the history only
+        with contextlib.suppress(OSError):  # a folder that may not be written costs no more
             file.parent.mkdir(parents=True, exist_ok=True)
             readline.write_history_file(file)

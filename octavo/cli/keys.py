@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from octavo.errors import BadConfig
+from octavo.loader import hub
+
 if TYPE_CHECKING:
     from octavo.server.keys import Keys
-
-from octavo.loader import hub
 
 command = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -45,6 +46,8 @@ def create(
         octavo keys create alice
         octavo keys create batch --tokens-per-minute 20000 --concurrency 2 --priority 10
     """
+    if not name.strip() or not name.isprintable():
+        raise BadConfig("name", f"{name!r} cannot be told in a list: give one line of text")
     from octavo.server.keys import Limits
 
     limits = Limits(requests_per_minute, tokens_per_minute, concurrency, priority)

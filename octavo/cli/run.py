@@ -28,7 +28,8 @@ NOT_SHOWN = {"logit_bias", "logprobs", "prompt_logprobs"}
 @flags("params", SamplingParams, leave=NOT_SHOWN, max_tokens=512, temperature=0.7, top_p=0.95)
 def command(
     first: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help=f"A model's name or path; {hub.DEFAULT}.")
+        str | None,
+        typer.Argument(metavar="MODEL", help=f"A name or path; if not given: {hub.DEFAULT}."),
     ] = None,
     second: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to answer.")] = None,
     *,

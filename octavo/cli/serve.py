@@ -1,7 +1,6 @@
 """octavo serve: a model over HTTP."""
 
 from enum import Enum
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,8 @@ from octavo.cli._words import size
 from octavo.config import Config, Plan
 from octavo.errors import BadConfig
 from octavo.loader import hub
+
+LONGEST_DRAIN = 24 * 3600.0  # seconds
 
 
 class UnknownFieldsAre(Enum):
@@ -43,7 +44,7 @@ def command(
         typer.Option(help="Of a web page that may call from a browser; several times, * for all."),
     ] = None,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="What runs at the end may go on for so long.")
+        float, typer.Option(help="What runs at the end may go on for so long, a day at most.")
     ] = 5.0,
     unknown_fields: Annotated[
         UnknownFieldsAre, typer.Option(help="Name them in the reply, or refuse the request.")
@@ -74,7 +75,7 @@ def command(
     from octavo.engine.async_engine import AsyncEngine
     from octavo.engine.engine import Engine
     from octavo.server.exchange import UnknownFields
-    from octavo.server.gate import Gate
+    from octavo.server.gate import Gate, is_loopback
     from octavo.server.keys import Keys
     from octavo.server.process import Server, listen, raise_file_limit
     from octavo.server.state import State
@@ -85,8 +86,14 @@ def command(
         problem = "others reach it and no key is asked for: make one with `octavo keys create`"
         raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
 
+    if not 0 <= drain_seconds <= LONGEST_DRAIN:  # nan is not, either
+        problem = f"{drain_seconds:g} is not in [0, {LONGEST_DRAIN:g}]: give seconds within"
+        raise BadConfig("drain_seconds", problem)
+
     raise_file_limit()
     heard = _heard(log_requests=log_requests, traces=traces)
+    origins = cors_origin or ()
+    gate = Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host), origins=origins)
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)
         listener.listen()  # whoever calls once the address is said is heard as soon as we can
@@ -98,11 +105,11 @@ def command(
         server = Server(
             AsyncEngine(engine),
             drain_seconds,
-            gate=Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host)),
+            gate=gate,
             state=state,
             unknown_fields=fields,
             metric_names=metrics_compat.value,
-            cors_origins=cors_origin or (),
+            cors_origins=origins,
             **heard,
         )
         server.run(sockets=[listener])
@@ -127,13 +134,6 @@ def _heard(*, log_requests: bool, traces: bool) -> dict[str, Any]:
         listeners.append(Traces.exported().open)
         middleware.append(Middleware(Continued))
     return {"listeners": listeners, "middleware": middleware}
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _memory(plan: Plan) -> str:

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from octavo.cli._words import count, size
-from octavo.kvcache.pool import page_bytes
+from octavo.errors import BadConfig
+from octavo.kvcache.pool import FORMATS, page_bytes
 from octavo.loader import hub
 from octavo.loader.checkpoint import Checkpoint, Weights, open_checkpoint
-from octavo.registry import entry
+from octavo.registry import entry, names
 from octavo.types import PAGE_SIZE, KVGroup
 
 
@@ -53,6 +54,8 @@ def command(
         octavo show smollm2
         octavo show ./model.gguf --json
     """
+    if kv_dtype not in (known := names(FORMATS)):
+        raise BadConfig("kv_dtype", f"there is no {kv_dtype!r}: give {', '.join(known)}")
     facts = _facts(name, hub.resolve(name), kv_dtype)
     if as_json:
         typer.echo(json.dumps({field: getattr(facts, field) for field in Facts.__slots__}))

@@ -48,7 +48,7 @@ class AsyncEngine:
         self._inbox = SimpleQueue[Callable[[], None] | None]()  # None: end
         self._lock = Condition()  # of what follows
         self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
-        self._num_new = Counter[bool]()  # requests in the inbox, by whether in the background
+        self._num_held = Counter[bool]()  # those, by whether in the background
         self._is_open = False
         self._reopens_in: float | None = None
         self._forecast = Forecast()  # of the foreground
@@ -100,6 +100,11 @@ class AsyncEngine:
         return self._config.max_running
 
     @property
+    def max_requests(self) -> int:
+        """That run and wait; as many again in the background."""
+        return self._config.max_requests
+
+    @property
     def plan(self) -> Plan:
         return self.engine.plan
 
@@ -145,36 +150,52 @@ class AsyncEngine:
         """Called within the event loop that will listen, once its grammar is prepared: else it is
         compiled now. Raises BadRequest, QueueFull, and CapacityError while the engine does not
         run."""
-        mailbox = _Mailbox(request, asyncio.get_running_loop())
-        self.engine.check(request)
-        compiled = self.engine.compile(request.params)
+        (events,) = self.submit_all([request])
+        return events
+
+    def submit_all(self, requests: list[Request]) -> "list[Events]":
+        """All or none of them; raises as `submit`."""
+        loop = asyncio.get_running_loop()
+        for request in requests:
+            self.engine.check(request)
+        compiled = [self.engine.compile(request.params) for request in requests]
         with self._lock:
-            self._check_room(request)
-            self._mailboxes[request.id] = mailbox
-            self._num_new[request.is_background] += 1
-            self._inbox.put(partial(self._add, request, compiled))  # before what `stop` puts there
-        return Events(mailbox, leave=partial(self._inbox.put, partial(self._cancel, request.id)))
+            self._check_room(requests)
+            for request, held_to in zip(requests, compiled, strict=True):
+                self._mailboxes[request.id] = _Mailbox(request, loop)
+                self._num_held[request.is_background] += 1
+                self._inbox.put(partial(self._add, request, held_to))  # before what `stop` puts
+            return [Events(self._mailboxes[request.id], self._leave) for request in requests]
 
     async def prepare(self, params: SamplingParams) -> Compiled | None:
         """Compiles what an answer is to be held to, beside the event loop and the engine; `submit`
         finds it as long as the caller keeps it. Raises BadRequest."""
         if params.constraint is None:
             return None
+        if (known := self.engine.grammars.known(params.constraint)) is not None:
+            return known  # and waits for nobody else's
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._compiler, self.engine.compile, params)
 
-    def _check_room(self, request: Request) -> None:
+    def _check_room(self, requests: list[Request]) -> None:
         if not self._is_open:
             if self._reopens_in is None:
                 raise CapacityError("the engine is not running: ask again when it is back")
             problem = "the server ends what runs and takes no more: ask again when it is back"
             raise CapacityError(problem, self._reopens_in)
-        if request.id in self._mailboxes:
-            raise BadRequest(f"{request.id!r} has not finished yet, choose another", "id")
-        waiting = self.engine.num_queued(request) + self._num_new[request.is_background]
-        if waiting >= self._config.max_waiting:
-            seconds = self._forecast.next_end(self.engine.num_running)  # which lets one in
-            raise QueueFull(waiting, self._config.max_waiting, seconds)
+        ids = Counter(request.id for request in requests)
+        for id, times in ids.items():
+            if times > 1 or id in self._mailboxes:
+                raise BadRequest(f"{id!r} has not finished yet, choose another", "id")
+        limit = self._config.max_requests
+        for is_background, wanted in Counter(one.is_background for one in requests).items():
+            held = self._num_held[is_background]
+            if (excess := held + wanted - limit) > 0:
+                seconds = excess * self._forecast.next_end(self.engine.num_running)
+                raise QueueFull(held, wanted, limit, seconds)
+
+    def _leave(self, id: str) -> None:
+        self._inbox.put(lambda: self.engine.cancel(id))
 
     def _wait_for_all(self, seconds: float) -> None:
         self.close(self._reopens_in)
@@ -211,15 +232,10 @@ class AsyncEngine:
 
     def _add(self, request: Request, compiled: Compiled | None) -> None:
         """`compiled` is here so that it need not be compiled again."""
-        with self._lock:
-            self._num_new[request.is_background] -= 1
         try:
             self._mailboxes[request.id].sequence = self.engine.add(request)
-        except OctavoError as error:  # the queue was filled by preempted sequences meanwhile
+        except OctavoError as error:  # whatever is wrong with one, the others go on
             self._deliver([(request.id, _failure(request, str(error)))])
-
-    def _cancel(self, id: str) -> None:
-        self.engine.cancel(id)
 
     def _deliver(self, told: Iterable[Told]) -> None:
         """One call into each loop, however many events."""
@@ -239,7 +255,9 @@ class AsyncEngine:
     def _forget(self, id: str, end: Finished) -> None:
         ran = end.timing.prefill + end.timing.decode
         with self._lock:
-            if not self._mailboxes.pop(id).request.is_background and ran:
+            is_background = self._mailboxes.pop(id).request.is_background
+            self._num_held[is_background] -= 1
+            if ran and not is_background:
                 self._forecast.ended(ran)
             self._lock.notify_all()
 
@@ -274,7 +292,7 @@ class Events(AsyncGenerator[Event, None]):
     """A request's events; closed, cancelled or dropped before the last, the request is cancelled.
     Unlike a generator's own, this `aclose` works before the first event, too."""
 
-    def __init__(self, mailbox: _Mailbox, leave: Callable[[], None]) -> None:
+    def __init__(self, mailbox: _Mailbox, leave: Callable[[str], None]) -> None:
         self._mailbox, self._leave = mailbox, leave
         self._is_over = False
 
@@ -304,7 +322,7 @@ class Events(AsyncGenerator[Event, None]):
     def _end(self) -> None:
         if not self._is_over:
             self._is_over = True
-            self._leave()
+            self._leave(self._mailbox.request.id)
 
     def __del__(self) -> None:
         self._end()

@@ -65,9 +65,8 @@ class ChatFormat:
         is given. Raises BadRequest, also for a schema that cannot be kept to."""
         ids = self.ids(chat, **template)
         names = chat.tools.callable if chat.tools else ()
-        reading = Reading(
-            names, self._is_thinking(ids), self._max_thought(chat), is_held=answer is not None
-        )
+        is_held = answer is not None and not (chat.tools and chat.tools.is_required)
+        reading = Reading(names, self._is_thinking(ids), self._max_thought(chat), is_held)
         if not names and not self.reasons:
             return Prompt(tuple(ids), None, answer)
         if not names and answer is None:

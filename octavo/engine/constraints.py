@@ -25,6 +25,7 @@ from octavo.types import Ints
 
 PATIENCE = 0.02  # seconds that nothing but masks is waited for; who comes meanwhile waits as long
 HEAVY = 0.005  # seconds of a mask; most take a few hundredths of that
+MOST_FORCED = 128  # tokens appended at once: each takes a tenth of a millisecond of all others'
 THREADS = 4  # most masks that may turn out heavy at once before others' are late
 
 
@@ -164,7 +165,7 @@ class Constraints:
             held.matcher.consume(token_id)
         forced: list[int] = []
         if self.forces_text and sequence.request.params.logprobs is None:
-            forced = held.matcher.forced()
+            forced = held.matcher.forced()[:MOST_FORCED]
             for follower in forced:
                 held.matcher.consume(follower)
         return Following(tuple(forced), held.matcher.is_complete)

@@ -94,10 +94,6 @@ class Engine:
     def num_running(self) -> int:
         return self._scheduler.num_running
 
-    def num_queued(self, request: Request) -> int:
-        """How many count against the bound of the queue that `request` would stand in."""
-        return self._scheduler.num_queued(request)
-
     @property
     def load(self) -> Load:
         """Any thread may look."""

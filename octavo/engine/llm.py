@@ -58,7 +58,9 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]  # one a token, if params.logprobs asked for them
     prompt_logprobs: tuple[TokenLogprob, ...]  # of every prompt token but the first, if asked for
-    parsed: Any  # what the text says in JSON, if a schema asked for it and it is whole; else None
+    # What the text says in JSON, if a schema asked for it and it is whole; else None, and where
+    # Python reads no integer so long (4,300 digits) and nothing nested so deeply.
+    parsed: Any
     finish_reason: FinishReason
     stop: str | int | None  # the stop string or stop token that ended it
     usage: Usage
@@ -112,7 +114,7 @@ class Stream(Iterator[Delta]):
             text=text,
             reasoning="".join(delta.reasoning for delta in self._deltas),
             tool_calls=calls_of(self._deltas),
-            parsed=json.loads(text) if is_whole and self._is_json else None,
+            parsed=_parsed(text) if is_whole and self._is_json else None,
             token_ids=tuple(token for delta in self._deltas for token in delta.token_ids),
             logprobs=tuple(token for delta in self._deltas for token in delta.logprobs),
             prompt_logprobs=self._scores,
@@ -347,6 +349,13 @@ class LLM:
         for id, event in self.engine.step():
             if (stream := self._streams.get(id)) is not None:
                 stream._hear(event)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_text(prompts: object) -> TypeGuard[Text]:

@@ -49,7 +49,7 @@ def load(config: Config) -> Loaded:
     home = _home(config.home)
     _check_pages(config, home)
     path = hub.resolve(config.model)
-    checkpoint = _open(path)
+    checkpoint = open_checkpoint(path)
     tokenizer = _tokenizer(checkpoint)
     budget = _Budget(config, checkpoint, _model(checkpoint, lambda raw: raw).groups)
     budget.plan(sum(raw.data.nbytes for raw in checkpoint.tensors.values()))
@@ -76,14 +76,6 @@ def load(config: Config) -> Loaded:
             ("octavo", version("octavo"), config.home, home.INSTRUCTION_SET, config.kv_dtype)
         ),
     )
-
-
-def _open(path: Path) -> Checkpoint:
-    try:
-        return open_checkpoint(path)
-    except BadCheckpoint as error:
-        remedy = "take another file, or delete it and fetch it again"
-        raise BadCheckpoint(f"{path}: {error}; {remedy}") from error
 
 
 class _Budget:

@@ -52,10 +52,11 @@ class ReplyStream:
 
     @property
     def closing(self) -> tuple[int, ...]:
-        """The tokens that close a thought, where it has had all it may."""
+        """The tokens that close a thought, where it has had all it may and its last character is
+        whole: a grammar lets nothing end within one."""
         most = self._max_thought
         is_over = most is not None and self.num_thought >= most and self._reader.is_thinking
-        return self._closing if is_over else ()
+        return self._closing if is_over and self._characters.is_whole else ()
 
     @property
     def stopped(self) -> str | None:

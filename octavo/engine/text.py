@@ -28,6 +28,11 @@ class Characters:
         """A character half done becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
+    @property
+    def is_whole(self) -> bool:
+        """No character has begun that has not ended."""
+        return not self._decoder.getstate()[0]
+
 
 class TextStream:
     """The text that continues a prompt. However tokens are cut, what `push` and `flush` return

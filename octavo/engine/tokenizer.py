@@ -10,7 +10,7 @@ from octavo.loader.checkpoint import open_checkpoint
 class Tokenizer(tokenizer.Tokenizer):
     def __init__(self, model: str | PathLike[str]) -> None:
         """`model` is a name or a path, also of a file that holds a vocabulary and no tensors.
-        Raises NotFetched or BadCheckpoint."""
+        Raises NotFetched, BadCheckpoint, BadConfig."""
         checkpoint = open_checkpoint(hub.resolve(str(model)))
         if checkpoint.vocabulary is None:
             raise BadCheckpoint(f"{checkpoint.path} has no tokenizer: take a file that carries one")

@@ -19,7 +19,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from octavo.errors import BadRequest, StepFailed
-from octavo.grammar.fronts._checked import LIMITS, sentence
+from octavo.grammar.fronts._checked import compiled, sentence
 from octavo.loader.tokenizer import Tokenizer
 from octavo.registry import entry
 from octavo.types import Grammar, Ints
@@ -28,11 +28,20 @@ MOST_CHARACTERS = 1 << 20  # of a grammar's text
 KEPT = 32  # grammars, compiled, beyond those in use
 KEPT_BYTES = 192 << 20  # of those, as estimated: no compiled one was found that takes more than
 A_GRAMMAR, A_CHARACTER = 4 << 20, 100  # bytes, of any, and more for each character of its text
-NO_ANSWER = "no answer fits it"
+NO_ANSWER = "no answer fits it: see what it requires that never ends, or that nothing can be"
+# Of what llguidance says of its limits, and what to do about it.
+TOO_MUCH = {
+    "too many items": "too much may follow at one place, or a text without end must: where it "
+    "leads to itself let that be left out, else ask for less that is fixed or alike",
+    "too many expressions": "its texts and patterns are too long together: shorten them",
+    "too many states": "its texts and patterns are too long together: shorten them",
+}
 # Where any text may come, llguidance has beforehand which tokens are within: of four such sets two
 # do as well, in two thirds of the time and memory.
 SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]+']
 SHORT = 128  # bytes of a text whose tokens are remembered
+FORESIGHT = 1024  # bytes of a text that must come whose tokens are looked up at once
+PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
 WORD = 32  # tokens of a word of a mask
 
 
@@ -71,12 +80,16 @@ class Grammars:
         if len(grammar.text) > MOST_CHARACTERS:
             problem = f"{len(grammar.text)} characters are more than {MOST_CHARACTERS}"
             raise BadRequest(problem, _front(grammar).FIELD)
-        if (known := self._known(grammar)) is None:
-            with self._compiling:
-                known = self._known(grammar) or self._keep(grammar, self._compiled(grammar))
-        if isinstance(known, _Refusal):
-            raise BadRequest(known.problem, known.field)
-        return known
+        if (known := self.known(grammar)) is not None:
+            return known
+        with self._compiling:
+            made = self._known(grammar) or self._keep(grammar, self._compiled(grammar))
+        return _unless_refused(made)
+
+    def known(self, grammar: Grammar) -> "Compiled | None":
+        """As `compile`, but what is not kept is not compiled: it never waits for another's."""
+        found = self._known(grammar)
+        return None if found is None else _unless_refused(found)
 
     def _known(self, grammar: Grammar) -> "Compiled | _Refusal | None":
         with self._lock:
@@ -104,11 +117,10 @@ class Grammars:
             return _Refusal(error.problem, error.field)
         except UnicodeEncodeError:
             return _Refusal("half of a surrogate pair is no character, leave it out", front.FIELD)
-        prototype = LLMatcher(self._prepared(), text, log_level=0, limits=LIMITS)
-        compiled = Compiled(prototype, self._prepared())
-        if (problem := compiled.problem()) is not None:
+        made = Compiled(compiled(text, self._prepared()), self._prepared())
+        if (problem := made.problem()) is not None:
             return _Refusal(problem, front.FIELD)
-        return compiled
+        return made
 
 
 def _num_bytes(grammar: Grammar, made: "Compiled | _Refusal") -> int:
@@ -124,6 +136,12 @@ class _Refusal:
 
     problem: str
     field: str | None
+
+
+def _unless_refused(made: "Compiled | _Refusal") -> "Compiled":
+    if isinstance(made, _Refusal):
+        raise BadRequest(made.problem, made.field)
+    return made
 
 
 def _front(grammar: Grammar) -> ModuleType:
@@ -145,10 +163,12 @@ class Compiled:
 
     def problem(self) -> str | None:
         """Why no answer can be begun, in one sentence."""
-        matcher = self.matcher()
+        matcher, num_left = self.matcher(), PROBED
         try:
-            for token_id in matcher.forced():
-                matcher.consume(token_id)
+            while num_left > 0 and (forced := matcher.forced()[:num_left]):
+                for token_id in forced:
+                    matcher.consume(token_id)
+                num_left -= len(forced)
             return None if matcher.mask().any() else NO_ANSWER
         except StepFailed as error:
             return str(error)
@@ -178,8 +198,8 @@ class Matcher:
         self._check()
 
     def forced(self) -> list[int]:
-        """The tokens of the text that must come next, as far as it is sure how they are cut: the
-        last may be one with what follows. Not consumed."""
+        """The tokens of the text that must come next, or of its first kB, as far as it is sure how
+        they are cut: the last may be one with what follows. Not consumed."""
         return [] if self.is_complete else self._matcher.compute_ff_tokens()
 
     @property
@@ -197,7 +217,8 @@ class Matcher:
             cause = sentence(self._matcher.get_error())
             if "NoExtension" in cause:
                 raise StepFailed(NO_ANSWER)
-            raise StepFailed(f"the grammar cannot be followed within its limits: {cause}")
+            told = next((TOO_MUCH[said] for said in TOO_MUCH if said in cause.lower()), cause)
+            raise StepFailed(f"the grammar cannot be followed within its limits: {told}")
 
 
 class _Vocabulary:
@@ -214,11 +235,23 @@ class _Vocabulary:
         control = set(self.special_token_ids)
         self._by_bytes = {token: i for i, token in enumerate(self.tokens) if i not in control}
         self._longest = max(map(len, self._by_bytes))
+        self._foresight = max(FORESIGHT, 4 * self._longest)
         self._short_ids = lru_cache(4096)(self._encoded)  # keys come again with every object
 
     def __call__(self, text: str | bytes) -> list[int]:
+        """Asked at each token of text that must come, of all that is left of it: of a long one the
+        first tokens are told, those that what is left out has no part in."""
         spelled = text if isinstance(text, bytes) else text.encode()
+        if len(spelled) > self._foresight:
+            return self._first(spelled)
         return list((self._short_ids if len(spelled) <= SHORT else self._encoded)(spelled))
+
+    def _first(self, spelled: bytes) -> list[int]:
+        seen = spelled[: self._foresight].decode(errors="ignore").encode()
+        ids, num_unsure = list(self._encoded(seen)), self._longest
+        while num_unsure > 0:
+            num_unsure -= len(self.tokens[ids.pop()])
+        return ids
 
     def _encoded(self, spelled: bytes) -> tuple[int, ...]:
         """Some vocabularies change a text as they cut it, or leave out bytes they cannot spell."""

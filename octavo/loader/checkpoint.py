@@ -14,6 +14,7 @@ from reprlib import repr as shown
 from typing import Any, TypeVar
 
 from octavo.errors import BadCheckpoint
+from octavo.loader import hub
 from octavo.loader.vocabulary import Vocabulary
 from octavo.registry import entry, names
 from octavo.types import RawTensor
@@ -138,16 +139,25 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Maps the file; no tensor is read yet. Raises BadCheckpoint."""
+    """Maps the file; no tensor is read yet. Raises BadCheckpoint, with the file's name and what to
+    do about it."""
     path = Path(path)
-    if not path.is_file():
-        raise BadCheckpoint(f"{path} is not a file")
     try:
-        for name in names("octavo.loader.dialects"):
-            dialect = entry("octavo.loader.dialects", name)
-            if dialect.speaks(path):
-                return dialect.open_file(path)
+        return _open(path)
     except OSError as error:
-        raise BadCheckpoint(f"{path} cannot be read: {error.strerror}") from error
-    known = ", ".join(names("octavo.loader.dialects"))
-    raise BadCheckpoint(f"{path} is in no format that is read ({known})", 0)
+        problem = f"{path}: it cannot be read ({error.strerror}); {hub.remedy(path)}"
+        raise BadCheckpoint(problem) from error
+    except BadCheckpoint as error:
+        error.args = (f"{path}: {error}; {hub.remedy(path)}",)  # and the offset as it was
+        raise
+
+
+def _open(path: Path) -> Checkpoint:
+    if not path.is_file():
+        raise BadCheckpoint("it is not a file")
+    dialects = names("octavo.loader.dialects")
+    for name in dialects:
+        dialect = entry("octavo.loader.dialects", name)
+        if dialect.speaks(path):
+            return dialect.open_file(path)
+    raise BadCheckpoint(f"it is in no format that is read ({', '.join(dialects)})", 0)

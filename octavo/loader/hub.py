@@ -22,7 +22,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from octavo.errors import NotFetched
+from octavo.errors import BadConfig, NotFetched
 from octavo.loader.progress import growth
 from octavo.registry import entry, names
 
@@ -93,15 +93,23 @@ def local(name: str) -> Path | None:
 
 
 def resolve(name: str) -> Path:
-    """The file of `name`, fetched when absent. Raises NotFetched, one sentence that helps."""
+    """The file of `name`, fetched when absent. Raises BadConfig for a name or path of nothing,
+    NotFetched where the network or the disk fails: one sentence that helps."""
     if found := local(name):
         return found
     if (kept := _kept(name)) is None:
-        raise NotFetched(_unknown(name))
+        raise BadConfig("model", _unknown(name))
     try:
         return _fetch(name, kept)
     except OSError as error:
         raise NotFetched(_disk_problem(error)) from error
+
+
+def remedy(path: Path) -> str:
+    """What to do about a file that is no model. A person's own is not ours to delete."""
+    if path.is_relative_to(home()):
+        return "take another model, or delete the file and fetch it again"
+    return "take another file"
 
 
 def installed() -> list[tuple[str, Path]]:
@@ -144,25 +152,25 @@ def _unknown(name: str) -> str:
     if _is_path(name):
         return f"there is no file {name!r}: check the path"
     if close := close_to(name):
-        return f"no model is called {name!r}: did you mean {close!r}?"
+        return f"none is called {name!r}: did you mean {close!r}?"
     forms = [entry(SOURCES, source).FORM for source in names(SOURCES)]
-    return f"no model is called {name!r}: use {', '.join([*ALIASES, *forms])} or a file's path"
+    return f"none is called {name!r}: use {', '.join([*ALIASES, *forms])} or a file's path"
 
 
 def _fetch(name: str, kept: Path) -> Path:
-    alias = ALIASES.get(name) or Alias((name,), sha256="", size=0, licence="")
+    alias = ALIASES.get(name)
+    parts = alias.parts if alias else (name,)
     folder = home() / "partial" / hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_suffix(".lock"), name):
         if kept.exists():  # somebody else was fetching it, and is done
             return kept
         folder.mkdir(exist_ok=True)
-        size = f" ({alias.size / 1e6:.0f} MB)" if alias.size else ""
-        with growth(f"fetching {name}{size}", folder, alias.size or None):
-            whole = _join(
-                [_fetch_part(part, folder / str(i)) for i, part in enumerate(alias.parts)]
-            )
-        _check(whole, alias.sha256, name)
+        size = f" ({alias.size / 1e6:.0f} MB)" if alias else ""
+        with growth(f"fetching {name}{size}", folder, alias.size if alias else None):
+            whole = _join([_fetch_part(part, folder / str(i)) for i, part in enumerate(parts)])
+        if alias:
+            _check(whole, alias.sha256, name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         os.replace(whole, kept)
         shutil.rmtree(folder, ignore_errors=True)
@@ -192,8 +200,6 @@ def _join(parts: list[Path]) -> Path:
 
 
 def _check(path: Path, sha256: str, name: str) -> None:
-    if not sha256:
-        return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:

@@ -64,7 +64,7 @@ class Scheduler:
         assert max_running <= step_tokens <= tables.max_chunk
         self.tables = tables
         self._max_running = max_running
-        self._max_waiting = max_waiting
+        self._max_requests = max_running + max_waiting  # and as many in the background
         self._step_tokens = step_tokens
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -87,12 +87,6 @@ class Scheduler:
     def num_background(self) -> int:
         return len(self._running) + len(self._waiting) - self.num_running - self.num_waiting
 
-    def num_queued(self, request: Request) -> int:
-        """Of those that wait, the ones that never ran and are in the background if `request` is:
-        they count against the queue's bound."""
-        kin = (s for s in self._waiting if s.is_background == request.is_background)
-        return sum(not sequence.num_preempted for sequence in kin)
-
     @property
     def has_work(self) -> bool:
         return bool(self._live)
@@ -106,9 +100,10 @@ class Scheduler:
         """Queues the request; the order of calls is the order of arrival. Raises BadRequest or
         QueueFull."""
         self._check(request)
-        if (num_queued := self.num_queued(request)) >= self._max_waiting:
-            raise QueueFull(num_queued, self._max_waiting)
-        order = (request.is_background, request.priority, self._tag(request), self._arrivals)
+        kin = [s for s in self._live.values() if s.is_background == request.is_background]
+        if len(kin) >= self._max_requests:
+            raise QueueFull(len(kin), 1, self._max_requests)
+        order = (request.is_background, request.priority, self._tag(request, kin), self._arrivals)
         salt = (request.cache_salt or "").encode(errors="surrogatepass")
         sequence = Sequence(request, seed, order, self.tables.open(salt))
         self._arrivals += 1
@@ -116,9 +111,8 @@ class Scheduler:
         insort(self._waiting, sequence, key=_order)
         return sequence
 
-    def _tag(self, request: Request) -> float:
+    def _tag(self, request: Request, kin: list[Sequence]) -> float:
         shares = self._shares[request.is_background]
-        kin = [s for s in self._live.values() if s.is_background == request.is_background]
         if not kin:
             shares.clear()
         floor = min((sequence.order[2] for sequence in kin), default=0.0)

@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octavo.errors import OctavoError, Unauthorized
+from octavo.errors import Forbidden, OctavoError, Unauthorized
 from octavo.registry import entry, names
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import Batches
@@ -89,7 +89,7 @@ def create_app(
         routes=[*_generating(), *_answering(engine)],
         lifespan=lifespan,
         middleware=[*middleware, *_cors(cors_origins)],
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: _no_route, Exception: _failed},
     )
     app.state.started = int(time.time())
     app.state.gate = gate or Gate()
@@ -159,15 +159,24 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     """404 and 405, in the envelope most clients can read, to whoever asks."""
     assert isinstance(error, HTTPException)
     message = f"{error.detail}: {http.method} {http.url.path}"
-    said = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    response = json_response({"error": said}, error.status_code)
+    response = _said(message, "invalid_request_error", error.status_code)
     response.headers.update(error.headers or {})
-    with suppress(Unauthorized):
+    with suppress(Unauthorized, Forbidden):
         gate: Gate = http.app.state.gate
         response.headers.update(gate.headers(gate.recognise(http)))
     if error.status_code == 405:  # Starlette knows one route of the path, there may be more
         response.headers["allow"] = ", ".join(_methods(http))
     return response
+
+
+async def _failed(http: HttpRequest, error: Exception) -> Response:
+    """A bug of ours, beside all handlers; uvicorn logs it."""
+    return _said("the server failed, its log has the cause", "server_error", 500)
+
+
+def _said(message: str, kind: str, status: int) -> Response:
+    said = {"message": message, "type": kind, "param": None, "code": None}
+    return json_response({"error": said}, status)
 
 
 def _methods(http: HttpRequest) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import accumulate
 from math import isinf
@@ -43,9 +44,23 @@ _STEP = re.compile(r"(\w+)|\[(\d+)\]")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
-def decode(raw: bytes, shape: type[Body], *, strict: bool = True) -> tuple[Body, Unknown]:
-    """The body, and the fields in it that `shape` does not have. Not `strict`: numbers and the like
-    may be written as strings."""
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A field whose meaning we know, of a body that does not have it."""
+
+    neutral: tuple[Any, ...] = ()  # the values that ask for nothing; null does, too
+    instead: str | None = None  # the field that does it here
+
+
+def decode(
+    raw: bytes,
+    shape: type[Body],
+    *,
+    unserved: Mapping[str, Unserved] = {},
+    strict: bool = True,
+) -> tuple[Body, Unknown]:
+    """The body, and the fields in it that `shape` does not have. Those of `unserved` may ask for
+    nothing. Not `strict`: numbers and the like may be written as strings."""
     try:
         text = raw.decode()
         _refuse_extremes(raw)
@@ -65,6 +80,9 @@ def decode(raw: bytes, shape: type[Body], *, strict: bool = True) -> tuple[Body,
         raise BadRequest(f"not JSON: {error}", _field_at(raw, place)) from None
     unknown: dict[str, str | None] = {}
     for path, name, known in _unknown(sent, body, ""):
+        if not path and name in unserved:
+            _refuse_more(sent[name], unserved[name], name)
+            continue
         close = get_close_matches(name[:50], known, n=1) if len(unknown) < MAX_HINTED else []
         unknown[path + name] = path + close[0] if close else None
     return body, unknown
@@ -101,10 +119,16 @@ def _finite(text: str) -> float:
 def refuse_unserved(body: Struct, neutral: Mapping[str, tuple[Any, ...]], where: str = "") -> None:
     """Raises BadRequest for a field of `neutral` that asks for more than one of its values."""
     for name, nothing in neutral.items():
-        value = getattr(body, name)
-        if value is not None and value not in nothing:
-            accepted = " or ".join(["null", *(msgspec.json.encode(v).decode() for v in nothing)])
-            raise BadRequest(f"not served yet, leave it out or give {accepted}", where + name)
+        _refuse_more(getattr(body, name), Unserved(nothing), where + name)
+
+
+def _refuse_more(value: Any, known: Unserved, field: str) -> None:
+    if value is None or value in known.neutral:
+        return
+    if known.instead is not None:
+        raise BadRequest(f"not served, give {known.instead} instead", field)
+    accepted = " or ".join(["null", *(msgspec.json.encode(v).decode() for v in known.neutral)])
+    raise BadRequest(f"not served yet, leave it out or give {accepted}", field)
 
 
 def check_fields(

@@ -19,7 +19,6 @@ from typing import Any, Literal, cast
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -27,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 MAX_HEADERS = 64 << 10  # bytes
+TOO_LARGE = f"the headers are larger than {MAX_HEADERS} bytes: send less"
 MIN_ARRIVED = 16 << 10  # bytes of a body
 SPARE_FILES = 64  # file descriptors for refusing connections, and as many for all else
 FILES_EACH = 2  # that a connection may have open: an upload's copy (spool.py) and what it becomes
@@ -85,7 +85,7 @@ class Connection(HttpToolsProtocol):
         if self._owes is None and not self._is_answering:
             self._expect("headers")  # blank lines, which stopped uvicorn's clock of idle clients
         if self._owes == "headers" and self._arrived > MAX_HEADERS:
-            self._refuse(431, f"the headers are larger than {MAX_HEADERS} bytes: send less")
+            self._refuse(431, TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -93,7 +93,13 @@ class Connection(HttpToolsProtocol):
             self._expect("headers")
 
     def on_headers_complete(self) -> None:
-        self.app = self.config.loaded_app if len(self.connections) <= self._room else _crowded
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if len(self.connections) > self._room:
+            self.app = _CROWDED
+        elif size > MAX_HEADERS:  # they came in one piece, whole
+            self.app = _OVERLONG
+        else:
+            self.app = self.config.loaded_app
         super().on_headers_complete()
         self._exchanges = [*self._unanswered(), self.cycle]
         self._expect("body")
@@ -123,12 +129,16 @@ class Connection(HttpToolsProtocol):
         else:
             self._refuse(408, "the request did not arrive in time: send it faster")
 
+    def send_400_response(self, msg: str) -> None:
+        """Instead of uvicorn's, which is plain text."""
+        self._refuse(400, "it is no request of HTTP/1.1: send one")
+
     def _refuse(self, status: int, problem: str) -> None:
         """The last words, unless others were begun."""
         was_answered = self._owes == "body" and not self._is_answering
         has_begun = self._is_answering and self.cycle.response_started
         if not (was_answered or has_begun or self.transport.is_closing()):
-            body = _envelope(problem)
+            body = _envelope(status, problem)
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d"
             self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n\r\n" + body)
         self.transport.close()
@@ -173,13 +183,19 @@ class _Clock:
             self._handle = None
 
 
-async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
-    body = _envelope("the server has all the connections it can hold: try again later")
-    headers = {"connection": "close", "retry-after": "1", "retry-after-ms": "1000"}
-    await Response(body, 503, headers, media_type="application/json")(scope, receive, send)
-
-
-def _envelope(problem: str) -> bytes:
+def _envelope(status: int, problem: str) -> bytes:
     """Which most clients can read."""
-    said = {"message": problem, "type": "server_error", "param": None, "code": None}
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    said = {"message": problem, "type": kind, "param": None, "code": None}
     return msgspec.json.encode({"error": said})
+
+
+_CROWDED = Response(  # to whatever is asked
+    _envelope(503, "the server has all the connections it can hold: try again later"),
+    503,
+    {"connection": "close", "retry-after": "1", "retry-after-ms": "1000"},
+    media_type="application/json",
+)
+_OVERLONG = Response(
+    _envelope(431, TOO_LARGE), 431, {"connection": "close"}, media_type="application/json"
+)

@@ -55,6 +55,7 @@ class Desk:
         event loop then. Raises BadRequest, UnknownModel."""
         check_model(self.engine, call.model)
         assert call.prompts, "a call that goes on from others is resolved first"
+        self._check_choices(call)
         written = [self._written(prompt, call.params) for prompt in call.prompts]
         first = written[0]  # a chat is alone
         return Reply(
@@ -75,7 +76,7 @@ class Desk:
         requests = _requests(reply, key, in_background=in_background)
         try:
             grant = self.gate.admit(key, reply, in_background=in_background)
-            running = await Running.begin(self.engine, requests, grant)
+            running = Running.begin(self.engine, requests, grant)
         except BadRequest as error:
             raise _worded(reply.call, error) from None
         del kept  # the engine has it now
@@ -86,6 +87,15 @@ class Desk:
             await running.close()
             raise
         return running
+
+    def _check_choices(self, call: Call) -> None:
+        """Those that never find room at once are refused, so that nobody waits for it."""
+        wanted, limit = call.n * len(call.prompts), self.engine.max_requests
+        if wanted > limit:
+            problem = f"{wanted} answers are wanted, no more than {limit} run and wait here at once"
+            raise BadRequest(
+                f"{problem}: ask for fewer", "prompt" if len(call.prompts) > call.n else "n"
+            )
 
     async def _compile(self, reply: Reply) -> object:
         """What the engine makes of grammars before it takes the call; to be kept until then. What

@@ -3,13 +3,21 @@
 Once there is a key in the store, only those who bring one may ask. Without any, whoever can connect
 may, where the server listens to this machine only; elsewhere nobody, so that revoking the last key
 opens nothing. Anonymous callers may be allowed in any case.
+
+Who can connect to this machine is also a web page from elsewhere, in a browser here: it is told by
+its origin, and by the host it asks for where it has a name of its own led to this machine.
 """
 
+from collections.abc import Collection
+from contextlib import suppress
+from ipaddress import ip_address
 from time import monotonic
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import Request as HttpRequest
 
-from octavo.errors import Unauthorized
+from octavo.errors import Forbidden, Unauthorized
 from octavo.server.calls import Call, Reply
 from octavo.server.keys import Key, Keys
 from octavo.server.limits import Grant, Limiter
@@ -19,16 +27,27 @@ ANSWER = 512  # tokens that an answer is taken for beforehand; few are longer
 
 class Gate:
     def __init__(
-        self, keys: Keys | None = None, *, allow_anonymous: bool = False, is_local: bool = True
+        self,
+        keys: Keys | None = None,
+        *,
+        allow_anonymous: bool = False,
+        is_local: bool = True,
+        origins: Collection[str] = (),
     ) -> None:
-        """`is_local`: the server listens to this machine only."""
+        """
+        is_local  the server listens to this machine only
+        origins   of web pages that may ask nevertheless; "*" for all
+        """
         self._keys, self._allow_anonymous, self._is_local = keys, allow_anonymous, is_local
+        self._origins = origins
         self._limiter = Limiter()
 
     def recognise(self, http: HttpRequest) -> Key | None:
-        """None: nobody in particular. Raises Unauthorized."""
+        """None: nobody in particular. Raises Unauthorized, Forbidden."""
         is_open = self._is_local or self._allow_anonymous
         if self._keys is None or (is_open and not self._keys.are_there):
+            if not self._allow_anonymous:
+                self._check_place(http.headers)
             return None
         scheme, _, text = http.headers.get("authorization", "").partition(" ")
         text = text.strip() if scheme.lower() == "bearer" else http.headers.get("x-api-key", "")
@@ -37,6 +56,15 @@ class Gate:
         if self._allow_anonymous:
             return None
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
+
+    def _check_place(self, headers: Headers) -> None:
+        """Programs say a host, if anything; browsers say for which page they ask, too."""
+        for host in headers.getlist("host"):
+            if not _is_here(f"//{host}"):
+                raise Forbidden(_elsewhere("host", host))
+        for origin in headers.getlist("origin"):
+            if not (_is_here(origin) or origin in self._origins or "*" in self._origins):
+                raise Forbidden(f"{_elsewhere('origin', origin)}, or --cors-origin for it alone")
 
     def key(self, id: str) -> Key | None:
         """That of a tenant who asked before; None: nobody in particular. Raises Unauthorized once
@@ -59,6 +87,26 @@ class Gate:
 
     def headers(self, key: Key | None) -> dict[str, str]:
         return self._limiter.headers(key, monotonic()) if key else {}
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_here(url: str) -> bool:
+    with suppress(ValueError):
+        return is_loopback(urlsplit(url).hostname or "")
+    return False
+
+
+def _elsewhere(what: str, value: str) -> str:
+    return (
+        f"{what}: {value[:100]!r} is not this machine, and without keys nobody else may ask: "
+        "make one with `octavo keys create`, or give --allow-anonymous"
+    )
 
 
 def priority(key: Key | None, call: Call) -> int:

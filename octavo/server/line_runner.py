@@ -40,6 +40,7 @@ class LineRunner:
         self._unknown_fields, self._threads = unknown_fields, threads
         self._dialects = {dialect.PATH: dialect for dialect in dialects()}
         self._preparing = asyncio.Lock()  # one at a time: what takes long leaves threads to others
+        self._end = asyncio.Event()  # a line has ended, which leaves room
 
     async def result(self, batch: Batch, line: Line) -> Result:
         """An error is one too. Waits for room as long as it takes."""
@@ -56,6 +57,9 @@ class LineRunner:
         else:
             entry = answered(line, 200, request_id, body, **named)
             return Result(line.number, is_success=True, entry=entry, **tokens)
+        finally:
+            self._end.set()
+            self._end = asyncio.Event()
         raw = msgspec.json.encode(dialect.problem(problem))
         entry = answered(line, problem.status, request_id, raw)
         return Result(line.number, is_success=False, entry=entry)
@@ -86,7 +90,7 @@ class LineRunner:
             try:
                 return await self._ask(dialect, batch, reply)
             except CapacityError as error:
-                await asyncio.sleep(min(error.retry_after or pause, LONGEST_PAUSE))
+                await self._wait(min(max(error.retry_after or pause, PAUSE), LONGEST_PAUSE))
                 pause = min(2 * pause, LONGEST_PAUSE)
             except StepFailed:
                 if self._desk.engine.is_alive:
@@ -110,6 +114,11 @@ class LineRunner:
         finally:
             await running.close()
         return await self._threads.run(dialect.whole, reply, said), _tokens(reply, said)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until another line has ended, at most."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._end.wait(), seconds)
 
     async def _key(self, batch: Batch) -> Key | None:
         """As it is now. Waits where it was revoked: the batch is halted soon."""

@@ -8,9 +8,11 @@ A second signal spares the wait for what runs.
 """
 
 import asyncio
+import logging
 import resource
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -23,10 +25,14 @@ from octavo.server.app import create_app
 from octavo.server.connection import Connection, Patience
 from octavo.server.running import Engine
 
+logger = logging.getLogger("uvicorn.error")  # the one that is shown
+
 DRAIN_SECONDS = 5.0  # what runs at SIGTERM may go on for so long
-CLOSING_SECONDS = 5  # for replies that are being sent when the engine has stopped
+CLOSING_SECONDS = 5.0  # for replies that are being sent when the engine has stopped
 LAST_WORDS_SECONDS = 1.0  # for the error that ends a stream, after a second signal
+TICK_SECONDS = 1.0  # between two dates of the replies
 BACKLOG = 2048  # connections that wait to be taken
+DRAINING = "Waiting %g s at most for what runs (requests: %d); a second Ctrl-C ends it at once"
 
 
 class Server(uvicorn.Server):
@@ -41,6 +47,8 @@ class Server(uvicorn.Server):
         protocol: Any = partial(Connection, patience=patience or Patience())
         self.engine = engine
         self.drain_seconds = drain_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 create_app(engine, **options),
@@ -48,31 +56,61 @@ class Server(uvicorn.Server):
                 http=protocol,
                 lifespan="on",
                 server_header=False,
-                timeout_graceful_shutdown=CLOSING_SECONDS,
             )
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not uvicorn's, which raises the signal again at the end and so never exits with 0."""
         self.force_exit = self.should_exit
+        self.end()
+
+    def end(self) -> None:
+        """As a first signal does; from any thread, at any time, more than once."""
         self.should_exit = True
+        if self._loop:
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._ending.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
 
     async def main_loop(self) -> None:
-        await super().main_loop()  # until a signal
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), TICK_SECONDS)
         self.engine.close(reopens_in=self.drain_seconds)
-        end = time.monotonic() + self.drain_seconds
-        while self.engine.num_requests and not self.force_exit and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        if num_running := self.engine.num_requests:
+            logger.info(DRAINING, self.drain_seconds, num_running)
+        await self._wait(lambda: not self.engine.num_requests, self.drain_seconds)
         await self.engine.stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if answering := set(self.server_state.tasks):  # a second signal came
-            await asyncio.wait(answering, timeout=LAST_WORDS_SECONDS)
-        if self.force_exit:  # uvicorn would leave both to the end of the loop
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            await self.lifespan.shutdown()
+        """Not uvicorn's, which sleeps for 0.1 s at a time, once where nothing is left to wait for,
+        and leaves connections and the app to the end of the loop after a second signal."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        connections, answering = self.server_state.connections, self.server_state.tasks
+        for connection in list(connections):
+            connection.shutdown()
+        await self._wait(lambda: not (connections or answering), CLOSING_SECONDS)
+        if answering and not self.force_exit:
+            logger.error("replies that took too long are cut off: %d", len(answering))
+            for task in answering:
+                task.cancel()
+        if answering:
+            await asyncio.wait(set(answering), timeout=LAST_WORDS_SECONDS)
+        for connection in list(connections):
+            connection.transport.abort()
+        await self.lifespan.shutdown()
+
+    async def _wait(self, is_over: Callable[[], bool], seconds: float) -> None:
+        """Until it is, so many seconds have passed, or a second signal comes."""
+        end = time.monotonic() + seconds
+        while not (is_over() or self.force_exit) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
 
 def raise_file_limit() -> None:

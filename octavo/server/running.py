@@ -43,6 +43,8 @@ class Engine(Protocol):
     @property
     def max_running(self) -> int: ...  # sequences of one step
     @property
+    def max_requests(self) -> int: ...  # that run and wait; as many again in the background
+    @property
     def tokenizer(self) -> Tokenizer: ...
     @property
     def chat_format(self) -> ChatFormat: ...
@@ -56,7 +58,7 @@ class Engine(Protocol):
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...
-    def submit(self, request: Request) -> Submitted: ...
+    def submit_all(self, requests: list[Request]) -> Sequence[Submitted]: ...  # or none
 
 
 def check_model(engine: Engine, name: str) -> None:
@@ -76,26 +78,22 @@ class Running:
     """Whoever begins must `close`, whatever happens between: it is what frees the sequences, and
     settles what was granted for them."""
 
-    def __init__(self, grant: Grant | None) -> None:
+    def __init__(self, streams: Sequence[Submitted], grant: Grant | None) -> None:
         self.listener: Listener | None = None
         self.has_failed = False  # one of the requests did not end as it was to
         self._grant = grant
-        self._streams: list[Submitted] = []
+        self._streams = streams
         self._pumps: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def begin(
-        cls, engine: Engine, requests: Sequence[Request], grant: Grant | None = None
-    ) -> "Running":
-        """All or none; then nothing was spent. Raises what `submit` raises."""
-        running = cls(grant)
+    def begin(cls, engine: Engine, requests: list[Request], grant: Grant | None) -> "Running":
+        """All or none; then nothing was spent. Raises what `submit_all` raises."""
         try:
-            for request in requests:
-                running._streams.append(engine.submit(request))
+            return cls(engine.submit_all(requests), grant)
         except Exception:
-            await running.close()
+            if grant:
+                grant.settle(0, monotonic())
             raise
-        return running
 
     async def events(self) -> AsyncGenerator[tuple[int, Event], None]:
         """(request, event) as they come. Raises nothing but OctavoErrors."""

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-from octavo.errors import BadConfig
+from octavo.errors import BadState
 
 PATIENCE = 10.0  # seconds that another process may hold the file
 VERSION = 1  # of all tables together: another column, another version
@@ -22,7 +22,7 @@ class State:
     """Threads and processes may share it; a change is there for all, or not at all."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the file if there is none. Raises BadConfig where it cannot be used."""
+        """Makes the file if there is none. Raises BadState where it cannot be used."""
         self.path = path
         self.folder = path.parent  # for what is too large for a table
         self._lock = Lock()
@@ -35,7 +35,7 @@ class State:
             self._write_ahead()
         except (OSError, sqlite3.Error) as error:
             problem = f"{path} cannot be used ({error}): set OCTAVO_HOME to another folder"
-            raise BadConfig("state", problem) from error
+            raise BadState(problem) from error
 
     @classmethod
     @contextmanager
@@ -60,7 +60,7 @@ class State:
 
     def _check_version(self) -> None:
         """A file without tables becomes ours, in one change: others may open it now as well. Raises
-        BadConfig for any other that is not."""
+        BadState for any other that is not."""
         with self.change() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             tables = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
@@ -72,7 +72,7 @@ class State:
                 f"{self.path} has version {version}, this Octavo reads version {VERSION}: use "
                 "the one that made it, or move the file away to begin anew"
             )
-            raise BadConfig("state", problem)
+            raise BadState(problem)
 
     def _write_ahead(self) -> None:
         """The file's journal from now on. SQLite waits for a writer everywhere but here."""

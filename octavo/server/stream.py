@@ -39,6 +39,7 @@ class Stream(EventSourceResponse):
             ping_message_factory=_ping,
             shutdown_grace_period=math.inf,
         )
+        del self.headers["connection"]  # sse-starlette's; whether it stays open is uvicorn's to say
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,7 +41,7 @@ def test_people_get_a_table(tmp_path):
 def test_a_peer_that_is_not_there_is_named(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf")
     done = CliRunner().invoke(app, ["bench", "offline", str(path), "--peer", "vllm"])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "vllm" in done.output
 
 

@@ -62,5 +62,5 @@ def test_it_reads_as_a_table(told, tmp_path):
 
 def test_what_only_generation_knows_is_refused_beside_a_prompt():
     said = CliRunner().invoke(app, ["bench", "ops", "tiny", "--prompt", "8", "--batch", "2"])
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert said.stderr.startswith("prompt: it is measured alone")

@@ -68,7 +68,7 @@ def test_people_read_what_a_peer_failed_at(tmp_path):
 
 def test_a_peer_that_is_not_installed_is_refused_before_anything_is_measured(tmp_path):
     said = offline(tmp_path, "--peer", "absent")
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert said.stderr == "peer: absent is not installed here: pip install absent\n"
 
 

@@ -64,5 +64,5 @@ def test_the_command_reads_a_file_or_what_is_piped_in(path, home, tmp_path):
 
 def test_what_is_no_text_is_refused(path):
     told = ask(path, input=b"\xff")
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert told.stderr == "text: it is not UTF-8 (invalid start byte): convert it\n"

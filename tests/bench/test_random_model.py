@@ -77,7 +77,7 @@ def test_its_name_means_something_to_benchmarks_only(home):
             path_of(wrong)
     with pytest.raises(BadConfig, match="columns are not whole blocks of 256"):
         write(home / "x.gguf", Shape(96, 96, 1, 1, 1, 96, 600), "q6_k")
-    assert CliRunner().invoke(app, ["show", "random-1b"]).exit_code == 1
+    assert CliRunner().invoke(app, ["show", "random-1b"]).exit_code == 2
 
 
 def test_the_large_one_has_the_shape_of_llama_3_2_1b():

@@ -232,7 +232,7 @@ def test_a_document_without_a_place_is_refused_before_anything_is_written(text, 
     _record.write(tmp_path / "run.json", recorded(result()))
     (tmp_path / "notes.md").write_text(text)
     said = bench("plot", tmp_path / "run.json", "--into", tmp_path / "notes.md")
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert problem in said.stderr
     assert not (tmp_path / "run.svg").exists()
 

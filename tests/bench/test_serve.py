@@ -158,7 +158,7 @@ def test_the_engine_alone_is_asked_the_same(echo, tmp_path, monkeypatch):
 )
 def test_wrong_numbers_are_refused_by_name(arguments, option):
     refused = bench(*arguments)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert option in refused.output
 
 

@@ -50,6 +50,21 @@ def test_a_command_nobody_wrote_and_an_unknown_flag_are_usage_errors(octavo):
         assert said.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["rnu"], "'run'"),
+        (["bench", "ofline"], "'offline'"),
+        (["keys", "creat"], "'create'"),
+        (["run", "--temprature", "1"], "--temperature"),
+    ],
+)
+def test_a_slip_of_the_fingers_is_told_what_was_meant(octavo, arguments, meant):
+    said = octavo(*arguments)
+    assert said.exit_code == 2
+    assert meant in said.stderr.splitlines()[-1]
+
+
 def test_list_names_what_is_here_and_what_could_be(octavo, home):
     kept = home / "models" / "hf" / "org" / "repo" / "file.gguf"
     kept.parent.mkdir(parents=True)
@@ -70,8 +85,8 @@ def test_pull_prints_the_path_of_a_model_that_is_here(octavo, home):
 
 def test_an_error_is_one_sentence_on_stderr(octavo):
     said = octavo("pull", "smolm2")
-    assert (said.exit_code, said.stdout) == (1, "")
-    assert said.stderr == "no model is called 'smolm2': did you mean 'smollm2'?\n"
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr == "model: none is called 'smolm2': did you mean 'smollm2'?\n"
 
 
 def test_a_bug_is_hinted_at_and_shown_when_asked(octavo, monkeypatch):

@@ -80,7 +80,7 @@ def test_a_model_without_a_template_continues_the_text_and_says_so(base):
     assert said.stdout == run(base, "The sky is", *GREEDY, "--raw").stdout
     assert "continues the text" in said.stderr
     refused = run(base, "The sky is", "--system", "Be brief.")
-    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--system" in refused.stderr
 
 
@@ -94,7 +94,7 @@ def test_a_model_without_a_template_continues_the_text_and_says_so(base):
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(tiny, flags, sentence):
     said = run(tiny, "Why?", *flags)
-    assert (said.exit_code, said.stdout) == (1, "")
+    assert (said.exit_code, said.stdout) == (2, "")
     assert sentence in said.stderr
     assert len(said.stderr.splitlines()) == 1
 
@@ -103,12 +103,16 @@ def test_an_empty_prompt_is_refused(tiny):
     assert "give some text" in run(tiny, stdin="").stderr
 
 
-def test_a_misspelt_model_is_noticed(tmp_path, monkeypatch):
+def test_a_misspelt_model_is_noticed_and_a_damaged_one_may_be_fetched_again(tmp_path, monkeypatch):
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "smollm2.gguf").write_bytes(b"no model")
     said = run("smolm2")
     assert "the model's name is 'smollm2'" in said.stderr
+    assert said.exit_code == 1
+    damage = said.stderr.splitlines()[-1]
+    assert damage.count("smollm2.gguf") == 1
+    assert damage.endswith("delete the file and fetch it again")
 
 
 @pytest.mark.processes
@@ -201,5 +205,5 @@ def test_a_conversation_goes_on_after_what_was_too_long(tiny, tmp_path, monkeypa
 
 def test_a_model_without_a_template_cannot_converse(base):
     said = chat("Hello", flags=[base])
-    assert said.exit_code == 1
+    assert said.exit_code == 2
     assert "use octavo run" in said.stderr

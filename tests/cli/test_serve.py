@@ -39,7 +39,7 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_looked_for(program):
         port = taken.getsockname()[1]
         process = program("serve", "./absent.gguf", "--port", port)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert f"{port} cannot be opened" in said
     assert len(said.splitlines()) == 1
 

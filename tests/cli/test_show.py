@@ -51,8 +51,15 @@ def test_people_get_the_same_in_their_words(tmp_path):
     assert lines["quantization"].startswith("q4_1 9")
 
 
+def test_pages_of_a_kind_that_is_none_are_refused_by_the_flags_name(tmp_path):
+    said = CliRunner().invoke(app, ["show", str(tmp_path / "absent.gguf"), "--kv-dtype", "q4"])
+    assert said.exit_code == 2
+    assert said.stderr == "kv_dtype: there is no 'q4': give float16, float32, int8\n"
+
+
 def test_a_file_that_is_no_model_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "poem.gguf").write_text("The sky is blue because ...")
     said = CliRunner().invoke(app, ["show", str(tmp_path / "poem.gguf")])
     assert (said.exit_code, said.stdout) == (1, "")
-    assert len(said.stderr.splitlines()) == 1
+    problem = "it is in no format that is read (gguf) (at byte 0)"
+    assert said.stderr == f"{tmp_path / 'poem.gguf'}: {problem}; take another file\n"

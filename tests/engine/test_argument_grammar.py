@@ -4,13 +4,15 @@ fits the schema they lead to, in every notation, or the tool is refused by the p
 import json
 
 import pytest
+from dialects import spelling
 from schemas import is_valid
 
 from octavo import LLM, BadRequest, SamplingParams
-from octavo.engine import argument_grammar
+from octavo.engine import argument_grammar, reply_grammar
 from octavo.engine.argument_grammar import Parts, arguments_rules
 from octavo.engine.notations import NOTATIONS
-from octavo.types import Tool
+from octavo.grammar.matcher import MOST_CHARACTERS
+from octavo.types import Reading, Tool, Tools
 
 SHARED = {
     "$defs": {
@@ -133,3 +135,56 @@ def test_what_is_shared_may_refer_to_what_is_shared_only():
     there |= {"$defs": {"y": {"items": {"$ref": "#/properties/a"}}}}
     with pytest.raises(BadRequest, match=r"^tool\.\$defs\.y\.items\.\$ref: only what is in \$defs"):
         rules(there, "python")
+
+
+@pytest.mark.parametrize(("required", "is_open"), [([], False), (["a"], False), (["a", "b"], True)])
+def test_who_lists_all_properties_that_it_requires_expects_no_others(required, is_open):
+    *_, body = rules({"properties": {"a": {}}, "required": required}, "json")
+    assert ('"additionalProperties": false' not in body) == is_open
+
+
+@pytest.mark.parametrize("required", [5, [["a"]]])
+def test_nonsense_is_refused_by_name(required):
+    for notation in NOTATIONS:
+        with pytest.raises(BadRequest, match=r"^tool: 'required' at"):
+            rules({"properties": {"a": {}}, "required": required}, notation)
+
+
+# ---- many tools
+
+
+def reply_with(tools, dialect):
+    offered = Tools(tuple(tools), tuple(tool.name for tool in tools))
+    spelled = spelling(dialect, control=False)
+    return reply_grammar.reply_grammar(spelled, offered, Reading(offered.callable), None)
+
+
+def of_its_own(place):
+    """No two tools have an argument that is the same, and most are of a few kinds."""
+    kinds = ["string", "integer", "number", "boolean", "array"]
+    arguments = {
+        f"argument_{i}_of_tool_{place}": {"type": kinds[i % 5], "description": f"{i} of {place}"}
+        for i in range(8)
+    }
+    return Tool(f"tool_{place}", None, {"type": "object", "properties": arguments})
+
+
+def test_five_hundred_tools_of_several_arguments_each_are_not_too_many():
+    """And the same tools, which come with every turn, are not checked anew."""
+    tools = list(map(of_its_own, range(500)))
+    grammar = reply_with(tools, "llama3_pythonic")  # a rule for each argument
+    assert len(grammar.text) < MOST_CHARACTERS
+    num_checked = argument_grammar._remembered.cache_info().misses
+    assert reply_with(tools, "llama3_pythonic") == grammar
+    assert argument_grammar._remembered.cache_info().misses == num_checked
+
+
+def test_tools_of_more_than_a_grammar_may_have_cost_what_it_may_have(monkeypatch):
+    """Those after it are not looked at."""
+    monkeypatch.setattr(reply_grammar, "MOST_CHARACTERS", 20_000)
+    bad = Tool("bad", None, {"not": {}}, "tools[200].parameters")
+    some = [Tool(f"tool_{i}", None, INNER) for i in range(200)]
+    for tools, field in (([*some, bad], "tools"), ([some[0], bad], "tools[200].parameters")):
+        with pytest.raises(BadRequest) as refused:
+            reply_with(tools, "hermes")
+        assert refused.value.field == field

@@ -132,7 +132,14 @@ def test_what_cannot_be_served_is_refused_at_once(llama):
             await anext(running)
             with pytest.raises(BadRequest, match="'a' has not finished"):
                 engine.submit(asked("a"))
-            waiting = engine.submit(asked("b", **FOREVER))
+            with pytest.raises(
+                QueueFull, match=r"1 requests .* 2 more would be over the limit of 2"
+            ):
+                engine.submit_all([asked("b"), asked("c")])
+            with pytest.raises(BadRequest, match="'b' has not finished"):
+                engine.submit_all([asked("b"), asked("b")])
+            assert engine.num_requests == 1
+            waiting = engine.submit(asked("b", **FOREVER))  # at once: none of those were taken
             with pytest.raises(QueueFull):
                 engine.submit(asked("c"))
             await running.aclose()

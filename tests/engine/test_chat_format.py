@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 from dialects import DIALECTS, LOOK, dialect
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.config import Config
@@ -222,7 +223,7 @@ VALUE = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.sampled_from(["hermes", "gemma", "llama3_pythonic"]), VALUE, VALUE)
 def test_whatever_a_schema_is_it_is_taken_or_refused(name, properties, required):
     parameters = {"type": "object", "properties": properties, "required": required}

@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 from engines import answer, asked, end, engine_over, logprobs, run, text, tokens
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from schemas import is_valid, schemas
 
@@ -34,7 +35,10 @@ def loaded(request):
     return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("temperature", [0, 1, 3])
+EXTREMES = [pytest.param(temperature, marks=pytest.mark.thorough) for temperature in (0, 3)]
+
+
+@pytest.mark.parametrize("temperature", [1, *EXTREMES])
 @pytest.mark.parametrize(
     "constraint", [{"schema": RECORD}, {"regex": "(forced text ){3}[a-z]{4}!"}]
 )
@@ -285,7 +289,7 @@ class Turns:
             self._changed.notify_all()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(15, suppress_health_check=list(HealthCheck))
 @given(
     delays=st.lists(st.integers(0, 4), max_size=60),
     options=st.sampled_from(
@@ -328,7 +332,7 @@ def test_a_cancelled_answer_leaves_nothing_behind(loaded):
 BETWEEN = re.compile(r'"([^"\\]|\\.)*("|$)|[,:] ')  # texts, and the white space that is not free
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(12, suppress_health_check=list(HealthCheck))
 @given(schema=schemas(), seed=st.integers(0, 2**32))
 def test_whatever_a_model_says_under_a_schema_is_valid(llama, schema, seed):
     engine = engine_over(llama)

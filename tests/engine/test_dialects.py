@@ -6,17 +6,15 @@ from functools import cache
 import llguidance
 import pytest
 from dialects import DIALECTS, TOOL, dialect, said, spelling, told
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
-from octavo.engine import argument_grammar
-from octavo.engine import reply_grammar as reply_grammar_of
 from octavo.engine.dialect import Spelling, choose
 from octavo.engine.notations import Malformed
 from octavo.engine.reply_grammar import reply_grammar
 from octavo.errors import BadConfig, BadRequest
 from octavo.grammar.fronts.reply import read as as_llguidance
-from octavo.grammar.matcher import MOST_CHARACTERS
 from octavo.types import Reading, Tool, Tools
 
 EACH = pytest.mark.parametrize("name", DIALECTS)
@@ -44,7 +42,7 @@ def test_its_example_is_read(name, control):
 
 @EACH
 @CONTROL
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(data=st.data())
 def test_however_tokens_are_cut_the_same_is_told(name, control, data):
     text = dialect(name).EXAMPLE
@@ -53,7 +51,7 @@ def test_however_tokens_are_cut_the_same_is_told(name, control, data):
 
 
 @EACH
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_noise_is_told_the_same_however_it_is_cut(name, data):
     """Pieces of the dialect's own forms in any order: whatever is no call is text."""
@@ -259,7 +257,7 @@ def test_a_thought_that_the_prompt_opened_ends_before_the_call(name, control):
 
 
 @EACH
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.lists(st.sampled_from(["[look", "(", "<tool_call>", '{"name": "look', '", ', "a", " "])))
 def test_text_that_the_grammar_takes_to_its_end_is_read_without_a_broken_call(name, words):
     text = "".join(words)
@@ -278,38 +276,6 @@ def test_five_hundred_tools_in_one_request():
         assert taken(name, text, Tools(tools, names, is_required=True)) == (True, True)
 
 
-def of_its_own(place):
-    """No two tools have an argument that is the same, and most are of a few kinds."""
-    kinds = ["string", "integer", "number", "boolean", "array"]
-    arguments = {
-        f"argument_{i}_of_tool_{place}": {"type": kinds[i % 5], "description": f"{i} of {place}"}
-        for i in range(8)
-    }
-    return Tool(f"tool_{place}", None, {"type": "object", "properties": arguments})
-
-
-def test_five_hundred_tools_of_several_arguments_each_are_not_too_many():
-    """And the same tools, which come with every turn, are not checked anew."""
-    tools = Tools(tuple(map(of_its_own, range(500))), tuple(f"tool_{i}" for i in range(500)))
-    spelling, _ = spelled("llama3_pythonic", control=False)  # a rule for each argument
-    grammar = reply_grammar(spelling, tools, Reading(tools.callable), None)
-    assert len(grammar.text) < MOST_CHARACTERS
-    num_checked = argument_grammar._remembered.cache_info().misses
-    assert reply_grammar(spelling, tools, Reading(tools.callable), None) == grammar
-    assert argument_grammar._remembered.cache_info().misses == num_checked
-
-
-def test_tools_of_more_than_a_grammar_may_have_cost_what_it_may_have(monkeypatch):
-    """Those after it are not looked at."""
-    monkeypatch.setattr(reply_grammar_of, "MOST_CHARACTERS", 20_000)
-    bad = Tool("bad", None, {"not": {}}, "tools[200].parameters")
-    tools = (*(Tool(f"tool_{i}", None, TOOL.parameters) for i in range(200)), bad)
-    for some, field in ((tools, "tools"), ((TOOL, bad), "tools[200].parameters")):
-        with pytest.raises(BadRequest) as refused:
-            taken("hermes", "", Tools(some, tuple(tool.name for tool in some)))
-        assert refused.value.field == field
-
-
 # ---- notations
 
 json_values = st.recursive(
@@ -324,7 +290,7 @@ arguments = st.dictionaries(st.text("abcxyz_é", min_size=1, max_size=5), json_v
 
 @pytest.mark.thorough
 @EACH
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(arguments)
 def test_arguments_that_are_written_are_read_again(name, given):
     described = spelling(name, control=False)
@@ -416,6 +382,7 @@ RICH = {
         ({"n": 1, "at": {}, "pair": "", "one": []}, True),
         ({"n": 1, "at": {}, "one": [1, 2]}, False),
         ({"n": 1}, False),
+        ({"at": {}}, False),
         ({"n": "1", "at": {}}, False),
         ({"n": 1, "kind": "c", "at": {}}, False),
         ({"n": 1, "tags": ["a", "b", "c"], "at": {}}, False),

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 from checkpoints import write_tiny
 from engines import asked, end, engine_over, logprobs, run, text, tokens
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from octavo.config import Config
@@ -150,11 +151,10 @@ CASES = given(
     num_threads=st.sampled_from([1, 2]),
     kind=st.sampled_from(["float16", "int8"]),
 )
-PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", TINY)
-@settings(PATIENT, max_examples=10)
+@examples(10, suppress_health_check=list(HealthCheck))
 @CASES
 def test_nothing_that_happens_to_a_request_changes_its_answer(
     subjects, name, arrivals, options, num_threads, kind
@@ -163,7 +163,7 @@ def test_nothing_that_happens_to_a_request_changes_its_answer(
 
 
 @pytest.mark.parametrize("name", REAL)
-@settings(PATIENT, max_examples=3)
+@examples(3, suppress_health_check=list(HealthCheck))
 @CASES
 def test_nothing_changes_an_answer_of_a_real_model(
     subjects, name, arrivals, options, num_threads, kind

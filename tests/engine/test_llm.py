@@ -7,6 +7,7 @@ import pytest
 
 import octavo
 from octavo import LLM, Message, SamplingParams
+from octavo.engine.llm import _parsed
 
 PARAMS = SamplingParams(max_tokens=12, seed=7, ignore_eos=True)
 CHAT = [{"role": "user", "content": "hello"}]
@@ -168,3 +169,9 @@ def test_importing_octavo_imports_nothing_heavy_and_offers_all_its_names():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         octavo.nothing  # noqa: B018
+
+
+def test_an_integer_too_long_for_python_is_absent_and_no_error():
+    assert _parsed("7" * 5000) is None
+    assert _parsed("[" * 100_000) is None
+    assert _parsed('{"a": 1}') == {"a": 1}

@@ -69,7 +69,7 @@ def thought_of(events):
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize("temperature", [pytest.param(0, marks=pytest.mark.thorough), 1.5])
 def test_a_required_call_is_well_formed_and_valid_on_any_model(llama, name, temperature):
     engine = engine_over(llama, tool_dialect=name)
     wanted = Tools(TOOLS, NAMES, is_required=True, is_parallel=False)
@@ -132,6 +132,20 @@ def test_a_thought_that_has_had_its_tokens_is_closed(llama, budget, temperature)
     assert len(tokens(events)) == 60
     assert "think>" not in thought_of(events) + text(events)
     assert text(events)
+
+
+def test_a_thought_is_closed_between_characters_where_a_grammar_follows(llama):
+    engine = engine_over(thinking(llama))
+    wanted = Tools(TOOLS, NAMES, is_required=True, is_parallel=False)
+    for budget in (2, 3):
+        spent = Thinking("reasoning.max_tokens", max_tokens=budget)
+        for seed in range(12):
+            asking = asked(engine, tools=wanted, thinking=spent, temperature=1.5, seed=seed)
+            events = run(engine, asking)["a"]
+            assert end(events).error is None
+            assert "\ufffd" not in thought_of(events)
+            ((_, name, arguments),) = calls_of(events)
+            assert is_valid(arguments, SCHEMAS[name])
 
 
 def test_a_thought_may_end_by_itself_or_never(llama):

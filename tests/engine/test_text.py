@@ -1,7 +1,8 @@
 """Streaming text: however tokens and stop strings fall, what is shown is the whole text's start."""
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.engine.text import TextStream
@@ -40,21 +41,21 @@ def cut(text, stop):
     return text, None
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(tokens)
 def test_what_is_streamed_joins_to_what_is_decoded_at_once(ids):
     shown, stopped = streamed(ids)
     assert ("".join(shown), stopped) == (TOKENIZER.decode(ids), None)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(tokens, stops)
 def test_the_text_ends_before_the_stop_string_that_is_complete_first(ids, stop):
     shown, stopped = streamed(ids, stop)
     assert ("".join(shown), stopped) == cut(TOKENIZER.decode(ids), stop)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(tokens, stops)
 def test_only_what_may_begin_a_stop_string_or_is_half_a_character_is_held_back(ids, stop):
     stream = TextStream(TOKENIZER, stop)
@@ -122,7 +123,10 @@ def test_the_space_that_begins_a_continuation_is_kept():
     assert prefixing.decode([97]) + " a" == prefixing.decode([97, 256 + 2])
 
 
-@pytest.mark.parametrize("stop", [("a" * 20_000 + "b",), ("ab" * 10_000 + "c", "b" * 20_000)])
+SEVERAL = pytest.param(("ab" * 10_000 + "c", "b" * 20_000), marks=pytest.mark.thorough)
+
+
+@pytest.mark.parametrize("stop", [("a" * 20_000 + "b",), SEVERAL])
 def test_work_grows_with_the_text_and_not_with_the_stop_strings(stop):
     """Quadratic in either, this would take minutes."""
     shown, stopped = streamed([97] * 60_000, stop)

@@ -204,3 +204,22 @@ def test_other_threads_go_on_while_a_schema_compiles(grammars):
         ticks += 1
     thread.join()
     assert ticks > 4  # one a schema, where they keep the interpreter to themselves
+
+
+def test_of_text_that_must_come_without_end_the_first_tokens_are_told(tokenizer, grammars):
+    said = '"' + "ab" * 30_000 + '"'
+    one, heard = grammars.compile(Grammar("regex", said)).matcher(), b""
+    for _ in range(3):
+        forced = one.forced()
+        heard += b"".join(map(tokenizer.token_bytes, forced))
+        assert 0 < len(forced) <= matcher.FORESIGHT
+        follow(one, forced)
+    assert said.encode().startswith(heard)
+
+
+def test_what_is_kept_waits_for_no_other_that_is_compiled(grammars):
+    grammar = Grammar("regex", "[a-z]+")
+    kept = grammars.compile(grammar)
+    with grammars._compiling:
+        assert grammars.known(grammar) is kept
+        assert grammars.known(Grammar("regex", "[0-9]+")) is None

@@ -6,8 +6,9 @@ import random
 
 import pytest
 import regress
-from grammars import allows, grammars, written
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from grammars import END, allows, grammars, is_allowed
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from octavo import BadRequest
@@ -91,8 +92,6 @@ def test_escapes_that_only_flag_u_forbids_are_their_characters():
         ("(?i:a)", "has '(?': no flags"),
         ("(?P<n>a)", "has '(?': no flags"),
         (r"\Aa\z", r"has '\\A': that is no escape"),
-        ("^a\vb$", r"has '\x0b': a control character"),
-        (r"^a\vb$", r"has '\\v': a control character"),
         (r"\x01|a", r"has '\\x01': a control character"),
         (r"\x7f", r"has '\\x7f': a control character"),
         (r"\cA", r"has '\\cA': a control character"),
@@ -179,10 +178,9 @@ EXPRESSIONS = either(
         )
     )
 )
-PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(PATIENT, max_examples=20)
+@examples(20, suppress_health_check=list(HealthCheck))
 @given(EXPRESSIONS, st.lists(st.text(CHARACTERS, max_size=4), max_size=6), st.integers(0, 999))
 def test_a_pattern_allows_what_its_expression_matches(pattern, texts, seed):
     try:
@@ -193,3 +191,18 @@ def test_a_pattern_allows_what_its_expression_matches(pattern, texts, seed):
         assert allows(schema_of(pattern), spelled(text)) == matches(pattern, text)
     if (text := written(schema_of(pattern), random.Random(seed))) is not None:
         assert matches(pattern, json.loads(text))
+
+
+def written(grammar, chance, most=40):
+    """An answer that a model without a mind gives; None for one that found no end."""
+    matcher, said = grammars().compile(grammar).matcher(), bytearray()
+    while not matcher.is_complete:
+        mask = matcher.mask()
+        allowed = [i for i in range(END + 1) if is_allowed(mask, i)]
+        if END in allowed and chance.random() < 0.3:
+            break
+        if len(said) == most:
+            return None
+        said.append(chance.choice([i for i in allowed if i != END]))
+        matcher.consume(said[-1])
+    return said.decode()

@@ -6,7 +6,7 @@ import json
 import jsonschema
 import pytest
 from grammars import allows, grammars
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
@@ -215,7 +215,6 @@ def meant(root, names, reference):
     return resolver.lookup(reference).contents
 
 
-@settings(max_examples=100, deadline=None)
 @given(named(named(named(st.nothing()))), st.one_of(st.just(""), URIS), FRAGMENTS, st.data())
 def test_a_reference_that_is_taken_leads_where_the_specification_says(root, uri, fragment, data):
     for number, (_, schema) in enumerate(places(root)):

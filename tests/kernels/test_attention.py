@@ -6,7 +6,8 @@ Pages that no request of the test has written are full of NaN and infinity (prog
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from programs import (
     ULP,
@@ -26,8 +27,8 @@ from octavo.kvcache.formats import int8
 from octavo.kvcache.pool import PagePool
 from octavo.types import PAGE_SIZE, KVGroup
 
-SAME_SET = settings(  # the instruction set stays through all examples of one test
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+SAME_SET = examples(  # the instruction set stays through all examples of one test
+    20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SPAN = 256  # keys that the cpu home takes at a time
 KINDS = ["float16", "int8"]  # of pages

@@ -8,7 +8,8 @@ within 4 ulps: the series within 3 (its reduced argument is below 0.35), the pow
 import numpy as np
 import pytest
 from checkpoints import ALL_FORMATS, random_matrix, write_tiny
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from programs import (
     ULP,
@@ -140,9 +141,7 @@ def q4_0(whole):
 # ---- programs
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     plan=st.lists(
         st.tuples(st.sampled_from(["add", "scale", "rope", "linear"]), *[st.integers(0, 99)] * 2),
@@ -210,9 +209,7 @@ def test_logits_come_in_blocks_of_rows_in_any_order(instruction_set):
 HEADS = st.sampled_from([1, 8, 37, 63, 64, 65, 520, 1000, 1100])
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(vocabulary=HEADS, rows=st.integers(1, 9), threads=st.integers(1, 3), form=st.integers(0, 2))
 def test_logits_come_with_the_maxima_of_their_blocks(
     instruction_set, vocabulary, rows, threads, form

@@ -41,8 +41,11 @@ def alone(subject):
     return subject.running().step((ids(LENGTH), 0, OWN))
 
 
+OTHER_COUNTS = [pytest.param(threads, marks=pytest.mark.thorough) for threads in (1, 3)]
+
+
 @pytest.mark.parametrize("cuts", [(1,), (16, 255, 256), (7, 123, 299)])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [2, *OTHER_COUNTS])
 def test_a_prompt_cut_anywhere_has_the_same_logits(subject, alone, cuts, threads):
     running = subject.running(threads)
     edges = [0, *cuts, LENGTH]

@@ -4,7 +4,7 @@ who holds the others."""
 from collections import Counter
 
 import pytest
-from hypothesis import settings
+from examples import examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -71,7 +71,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLedger.settings = examples(60, stateful_step_count=30)
 
 
 def test_a_page_is_not_given_back_twice():

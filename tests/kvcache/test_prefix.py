@@ -3,7 +3,8 @@
 from hashlib import blake2b
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.kvcache.prefix import PageNames, PrefixIndex
@@ -24,7 +25,7 @@ def test_a_name_chains_blake2b_over_the_tokens_of_each_page():
     assert names_of(token_ids, b"tenant")[-1] == name
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     st.lists(st.integers(0, 2**32 - 1), min_size=64, max_size=64),
     st.integers(0, 63),
@@ -46,7 +47,7 @@ def test_names_under_different_salts_have_nothing_in_common():
     assert not {*names_of(token_ids, b"a")} & {*names_of(token_ids, b"b"), *names_of(token_ids)}
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.integers(0, 6), max_size=8))
 def test_names_do_not_depend_on_when_they_are_asked_for(questions):
     token_ids = list(range(6 * PAGE_SIZE))

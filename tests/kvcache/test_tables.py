@@ -2,7 +2,7 @@
 one it was written for, because keys and values depend on all of them."""
 
 import pytest
-from hypothesis import settings
+from examples import examples
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -172,7 +172,7 @@ class PagesOnPaper(RuleBasedStateMachine):
 
 
 TestPagesOnPaper = PagesOnPaper.TestCase
-TestPagesOnPaper.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestPagesOnPaper.settings = examples(60, stateful_step_count=25)
 
 
 def computed(tables, tokens, salt=b""):

@@ -9,7 +9,8 @@ import gguf
 import numpy as np
 import pytest
 from checkpoints import ALL_FORMATS, write_tiny
-from hypothesis import HealthCheck, example, given, settings
+from examples import examples
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from octavo.errors import BadCheckpoint
@@ -281,7 +282,7 @@ changes = st.lists(
 
 
 @pytest.mark.thorough
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=changes, kept=st.floats(0, 1), is_cut=st.booleans())
 @example(changes=[(0.0, b"G")], kept=1.0, is_cut=False)
 def test_changed_bytes_are_refused_or_harmless(tiny_head, tmp_path, changes, kept, is_cut):
@@ -294,7 +295,7 @@ def test_changed_bytes_are_refused_or_harmless(tiny_head, tmp_path, changes, kep
     opens_or_is_refused(write(tmp_path, content))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tail=st.binary(max_size=200), tensors=st.integers(0, 3), fields=st.integers(0, 3))
 def test_random_bytes_behind_a_header_are_refused(tmp_path, tail, tensors, fields):
     opens_or_is_refused(write(tmp_path, header(tensors, fields) + tail))

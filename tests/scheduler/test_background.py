@@ -85,7 +85,7 @@ def test_it_gives_pages_to_others_before_they_must_wait():
 
 
 def test_each_of_the_two_queues_has_the_bound():
-    scheduler = scheduler_of(max_running=1, max_waiting=2)
+    scheduler = scheduler_of(max_running=1, max_waiting=1)
     for id in ("b", "bb"):
         add(scheduler, id, is_background=True)
     with pytest.raises(QueueFull):

@@ -6,7 +6,8 @@ from collections import Counter
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import BadRequest, QueueFull
@@ -84,18 +85,15 @@ class PaperEngine:
         if len(request.prompt_ids) >= self.tables.max_tokens:
             with pytest.raises(BadRequest, match=f"{self.tables.max_tokens} that the KV pages"):
                 self.scheduler.add(request, seed=0)
-        elif self._never_ran(request.is_background) >= MAX_WAITING:
+        elif self._num_live(request.is_background) >= self.max_running + MAX_WAITING:
             with pytest.raises(QueueFull):
                 self.scheduler.add(request, seed=0)
         else:
             self.live[request.id] = self.scheduler.add(request, seed=0)
             self.accepted += 1
 
-    def _never_ran(self, is_background):
-        """Of those that wait; what has given way was accepted before."""
-        waiting = [self.live[id] for id in self.live.keys() - self.running]
-        kin = [sequence for sequence in waiting if sequence.is_background == is_background]
-        return sum(not sequence.num_preempted for sequence in kin)
+    def _num_live(self, is_background):
+        return sum(one.is_background == is_background for one in self.live.values())
 
     def steps(self, times):
         for _ in range(times):
@@ -286,7 +284,7 @@ class PaperEngine:
             assert sequence.id in self.running or not sequence.table.num_pages
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(engines, st.lists(happenings, min_size=3, max_size=16))
 def test_whatever_happens_every_promise_holds(engine, happenings):
     for verb, argument in happenings:
@@ -295,7 +293,7 @@ def test_whatever_happens_every_promise_holds(engine, happenings):
     engine.finish()
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(engines, st.lists(requests, min_size=3, max_size=MAX_WAITING))
 def test_a_crowd_that_nobody_leaves_is_served_to_the_end(engine, requests):
     engine.add(requests)
@@ -303,7 +301,7 @@ def test_a_crowd_that_nobody_leaves_is_served_to_the_end(engine, requests):
     engine.check()
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(engines, arrivals, st.data())
 def test_the_others_are_served_as_if_there_were_no_background(engine, arrivals, data):
     """Step by step the same tokens of the same requests. Without cached prefixes: what one finds

@@ -176,12 +176,16 @@ def test_requests_with_different_salts_share_nothing():
 
 
 def test_the_queue_is_bounded():
-    scheduler = scheduler_of(max_waiting=2)
+    scheduler = scheduler_of(max_running=1, max_waiting=1)
     add(scheduler, "a", 3)
     add(scheduler, "b", 3)
-    with pytest.raises(QueueFull, match="2 requests wait already, the limit is 2"):
+    full = "2 requests run or wait already, 1 more would be over the limit of 2: try again later"
+    with pytest.raises(QueueFull, match=full):
         add(scheduler, "c", 3)
     run(scheduler)
+    with pytest.raises(QueueFull, match=full):
+        add(scheduler, "c", 3)
+    scheduler.cancel("a")
     add(scheduler, "c", 3)
 
 

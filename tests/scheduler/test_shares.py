@@ -3,7 +3,8 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.kvcache.tables import PageTables
@@ -54,7 +55,7 @@ class Served:
 sizes = st.tuples(st.integers(5, 60), st.integers(1, 40))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.lists(sizes, min_size=2, max_size=4))
 def test_tenants_that_always_ask_have_as_much_of_the_machine(asking):
     """Whatever the sizes of their requests. The bound is what one step and one request per place

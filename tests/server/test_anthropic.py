@@ -9,7 +9,8 @@ from pathlib import Path
 import anthropic
 import httpx
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import BadRequest
@@ -206,7 +207,7 @@ def test_the_end_of_the_context_is_not_max_tokens():
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(texts, max_size=6))
 def test_stream_and_whole_say_the_same(parts):
     events = [*(Delta(part, (72,)) for part in parts), END]
@@ -232,7 +233,6 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(protocol.Body.__struct_fields__), json_values)
 def test_any_value_in_any_field_is_taken_or_refused(field, value):
     with suppress(BadRequest):

@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import BadRequest, UnknownName, UnknownPrevious
@@ -50,7 +51,7 @@ def test_what_is_over_is_found_whole(state):
         again.remove("one", "")
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(parents=st.lists(st.integers(0, 5), max_size=8), gone=st.sets(st.integers(0, 8)))
 def test_a_conversation_is_all_that_led_to_it_or_refused(parents, gone):
     """Response k goes on from response parents[k - 1], if there is one before it."""

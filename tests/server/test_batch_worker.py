@@ -11,7 +11,8 @@ import pytest
 from batching import CHAT, asked, jsonl, told
 from callers import TOOL
 from echoes import EchoEngine
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.server import batch_worker
@@ -109,7 +110,7 @@ lines = st.lists(st.sampled_from(["hello", "hello", "?", "!"]), min_size=1, max_
 crashes = st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=4)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(lines=lines, crashes=crashes)
 def test_whenever_it_crashes_every_line_is_answered_once(tmp_path_factory, lines, crashes):
     path = tmp_path_factory.mktemp("home") / "state.db"

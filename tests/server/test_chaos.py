@@ -66,7 +66,7 @@ def request(chance, path=None, **fields):
     if path != PATHS[2]:
         asked |= {"ignore_eos": True, "n": chance.choice([1, 1, 1, 2])}
     raw = json.dumps(asked).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
     return head, raw
 
 
@@ -98,7 +98,7 @@ async def while_it_listens(chance, reader, writer, head, body):
 
 
 async def in_its_second_request(chance, reader, writer, head, body):
-    writer.write(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
     await reader.readuntil(b'"ok"}')
     writer.write(head + body[: chance.randrange(len(body) + 1)])
     await asyncio.sleep(chance.choice([0, 0.01]))
@@ -218,7 +218,7 @@ def test_a_server_that_stops_under_load_ends_every_stream(core, seed):
         async def scene():
             listening = [asyncio.create_task(listen()) for _ in range(30)]
             await asyncio.sleep(chance.uniform(0, 0.5))
-            server.should_exit = True
+            server.end()
             if chance.random() < 0.5:
                 server.force_exit = chance.random() < 0.5
             await asyncio.gather(*listening)

@@ -48,7 +48,10 @@ def post(text, **fields):
     """(headers, body)"""
     asked = {"model": "echo", "messages": [{"role": "user", "content": text}], **fields}
     raw = json.dumps(asked).encode()
-    return f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n".encode(), raw
+    return (
+        f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}\r\n\r\n".encode(),
+        raw,
+    )
 
 
 def rest(client):
@@ -71,7 +74,9 @@ def trickle(client, data, pause=0.03):
 # ---- what does not arrive
 
 
-@pytest.mark.parametrize("begin", [b"", b"P", b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-a: "])
+@pytest.mark.parametrize(
+    "begin", [b"", b"P", b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nx-a: "]
+)
 def test_headers_that_do_not_come_are_not_waited_for(hasty, begin):
     _, server, url = hasty
     with connected(url) as client:
@@ -125,6 +130,39 @@ def test_headers_without_end_are_refused(hasty):
     assert httpx.get(f"{hasty[2]}/health").status_code == 200
 
 
+@pytest.mark.parametrize(("where", "refusal"), [("url", 400), ("header", 431)])  # 400: httptools'
+def test_headers_that_are_too_large_are_refused_also_when_they_come_at_once(hasty, where, refusal):
+    for size, status in ((MAX_HEADERS - 100, 200), (MAX_HEADERS, refusal)):
+        url, fill = ("/health?" + "a" * size, "") if where == "url" else ("/health", "a" * size)
+        with connected(hasty[2]) as client:
+            client.sendall(f"GET {url} HTTP/1.1\r\nx: {fill}\r\nconnection: close\r\n\r\n".encode())
+            assert rest(client).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\na",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\na",
+    ],
+)
+def test_what_is_no_http_is_told_so_as_all_else_is(hasty, sent):
+    with connected(hasty[2]) as client:
+        client.sendall(sent)
+        head, body = rest(client).split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def test_a_stream_says_once_whether_its_connection_stays_open(hasty):
+    with connected(hasty[2]) as client:
+        head, body = post("a", stream=True)
+        client.sendall(head.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") + body)
+        assert rest(client).lower().count(b"\r\nconnection: ") == 1
+
+
 def test_a_client_that_asks_again_has_its_time_again(hasty):
     with httpx.Client(base_url=hasty[2]) as http:
         for _ in range(4):
@@ -134,7 +172,7 @@ def test_a_client_that_asks_again_has_its_time_again(hasty):
 
 def test_blank_lines_keep_no_connection(hasty):
     with connected(hasty[2]) as client:
-        client.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
         begin = time.monotonic()
         trickle(client, b"\r\n" * 200)
@@ -266,7 +304,7 @@ def test_a_crowd_that_loads_files_down_leaves_descriptors_for_others(tmp_path):
         before = num_open()
         for _ in range(crowd):
             client = loading.enter_context(connected(url, receive_buffer=4096))
-            client.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         wait_until(lambda: num_open() >= before + 3 * crowd)
         each = (num_open() - before) / crowd - 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (1000, most))

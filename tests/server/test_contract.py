@@ -19,7 +19,7 @@ def protocol(request):
 def test_every_error_fits_its_envelope(protocol):
     errors = [
         BadRequest("no", "n"),
-        QueueFull(1, 1),
+        QueueFull(1, 1, 1),
         StepFailed("lost"),
         UnknownName("this server", "x", close=[]),
     ]

@@ -12,6 +12,7 @@ from octavo.engine.async_engine import AsyncEngine
 from octavo.registry import entry, names
 from octavo.server.app import ENDPOINTS
 from octavo.server.exchange import UnknownFields
+from octavo.server.gate import Gate
 
 CHAT = [{"role": "user", "content": "Hi ☕"}]
 
@@ -233,7 +234,8 @@ def test_web_pages_may_call_only_where_it_is_asked_for():
     preflight = {"access-control-request-method": "POST"}
     with serving(EchoEngine()) as (_, url):
         assert "access-control-allow-origin" not in httpx.get(f"{url}/health", headers=page).headers
-    with serving(EchoEngine(), cors_origins=["https://page.example"]) as (_, url):
+    origins = ["https://page.example"]
+    with serving(EchoEngine(), cors_origins=origins, gate=Gate(origins=origins)) as (_, url):
         path = f"{url}/v1/chat/completions"
         allowed = httpx.options(path, headers=page | preflight)
         assert allowed.headers["access-control-allow-origin"] == "https://page.example"

@@ -112,12 +112,26 @@ def test_tokens_that_the_model_lacks_are_refused_by_name(client, field, value):
 
 
 def test_a_full_queue_is_429_and_not_a_wait(client):
+    running = client.chat.completions.create(
+        **said("x"), stream=True, extra_body={"ignore_eos": True}
+    )
+    next(running)
     with pytest.raises(openai.RateLimitError) as refused:
-        client.completions.create(model="tiny", prompt=["x"] * 20, max_tokens=500)
+        client.completions.create(model="tiny", prompt=["x"] * 6, max_tokens=1)
+    running.close()
     headers = refused.value.response.headers
     assert 0 < int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
-    # The engine hears in order: once this is answered, no prompt of those is on its way to it.
-    client.with_options(max_retries=9).completions.create(model="tiny", prompt="x", max_tokens=1)
+
+
+def test_an_idle_server_takes_as_many_choices_as_run_and_wait_and_refuses_more(client):
+    client = client.with_options(max_retries=9)  # the engine may not know yet who left before
+    whole = client.completions.create(model="tiny", prompt=["x", "y"], n=3, max_tokens=1)
+    assert len(whole.choices) == 6
+    for field, asked in (("n", {"prompt": "x", "n": 7}), ("prompt", {"prompt": ["x"] * 7})):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.completions.create(model="tiny", **asked)
+        assert refused.value.param == field
+        assert "7 answers are wanted, no more than 6 " in str(refused.value)
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 2}, {"stream": True}, {"stream": True, "n": 2}])
@@ -198,7 +212,7 @@ def test_a_response_that_is_begun_anew_says_the_same(tmp_path):
     ):
         stream = client.responses.create(input="x", background=True, stream=True, **fields)
         heard = [next(stream) for _ in range(12)]
-        server.should_exit = True
+        server.end()
         *rest, last = stream
         assert last.type == "error"
     with (

@@ -7,13 +7,14 @@ import httpx
 import openai
 import pytest
 from echoes import EchoEngine
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from serving import serving, wait_until
 from typer.testing import CliRunner
 
 from octavo.cli import app
-from octavo.errors import BadConfig, BadRequest, RateLimited, Unauthorized, UnknownName
+from octavo.errors import BadConfig, BadRequest, BadState, RateLimited, Unauthorized, UnknownName
 from octavo.scheduler.forecast import UNKNOWN
 from octavo.server import keys as module
 from octavo.server.gate import Gate
@@ -54,8 +55,8 @@ def test_a_key_is_recognised_until_it_is_revoked(keys, tmp_path):
 
 
 def test_the_secret_is_nowhere_in_the_file(keys, tmp_path):
-    _, text = keys.create("alice", Limits())
-    secret = text.rsplit("-", 1)[1].encode()
+    key, text = keys.create("alice", Limits())
+    secret = text.removeprefix(f"sk-octavo-{key.id}-").encode()
     assert not any(secret in path.read_bytes() for path in tmp_path.iterdir())
     assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
 
@@ -79,10 +80,10 @@ def test_a_key_is_compared_in_constant_time_whether_or_not_its_id_is_known(keys,
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BadConfig, match="OCTAVO_HOME"):
+    with pytest.raises(BadState, match="OCTAVO_HOME"):
         State(tmp_path / "file" / "state.db")
     (tmp_path / "state.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(BadConfig, match="OCTAVO_HOME"):
+    with pytest.raises(BadState, match="OCTAVO_HOME"):
         State(tmp_path / "state.db")
 
 
@@ -108,7 +109,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(moves)
 def test_never_more_than_a_bucket_and_what_flows_in(moves):
     """Whatever is asked when: in any span, at most its refill and one full bucket are granted."""
@@ -128,7 +129,7 @@ def test_never_more_than_a_bucket_and_what_flows_in(moves):
             assert total <= capacity + (end - start) * capacity / MINUTE + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(moves)
 def test_after_all_is_settled_only_the_truth_was_taken(moves):
     now, limiter, key = 0.0, Limiter(), made(tokens_per_minute=10, concurrency=3)
@@ -406,18 +407,11 @@ def test_the_commands_make_list_and_revoke(tmp_path, monkeypatch):
     assert (revoked.exit_code, revoked.stdout) == (0, "")
     assert "alice" in revoked.stderr
     assert not keys.are_there
-    assert octavo("keys", "revoke", key.id).exit_code == 1
+    assert octavo("keys", "revoke", key.id).exit_code == 2
+    assert all(octavo("keys", "create", name).exit_code == 2 for name in ("", " ", "a\nb"))
     refused = octavo("keys", "create", "bob", "--concurrency", "0")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "concurrency" in refused.output
-
-
-def test_without_a_key_only_this_machine_is_listened_to(tmp_path, monkeypatch):
-    monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
-    for host in ("0.0.0.0", "::", "example.org"):
-        refused = octavo("serve", "--host", host, "--port", "0")
-        assert refused.exit_code == 1
-        assert "octavo keys create" in refused.output
 
 
 def test_the_background_takes_no_place_and_leaves_half_of_each_bucket():

@@ -22,7 +22,7 @@ def test_what_runs_may_finish_when_the_server_stops():
         serving(EchoEngine(0.002), drain_seconds=5) as (server, url),
         streaming(url, "a" * 50) as frames,
     ):
-        server.should_exit = True
+        server.end()
         said = [json.loads(frame[6:]) for frame in frames if frame.startswith("data: {")]
     assert "".join(f["choices"][0]["delta"].get("content", "") for f in said) == "a" * 50
     assert said[-1]["choices"][0]["finish_reason"] == "stop"
@@ -34,7 +34,7 @@ def test_while_it_drains_new_requests_are_told_when_to_come_back():
         serving(engine, drain_seconds=5) as (server, url),
         streaming(url, "a" * 100) as frames,
     ):
-        server.should_exit = True
+        server.end()
         wait_until(lambda: httpx.get(f"{url}/ready").status_code == 503)
         body = {"model": "echo", "messages": [{"role": "user", "content": "b"}]}
         late = httpx.post(f"{url}/v1/chat/completions", json=body)
@@ -51,7 +51,7 @@ def test_what_takes_too_long_is_told_so_in_its_own_words():
         serving(EchoEngine(0.01), drain_seconds=0.1) as (server, url),
         streaming(url, "a" * 4000) as frames,
     ):
-        server.should_exit = True
+        server.end()
         begin = time.monotonic()
         *_, error, done = [frame for frame in frames if frame.startswith("data")]
     assert "the server is stopping" in json.loads(error[6:])["error"]["message"]
@@ -75,7 +75,9 @@ def test_signals_end_the_process_and_its_streams_in_good_order(signals, drain, s
             time.sleep(0.2)
         *_, end, done = [frame for frame in frames if frame.startswith("data")]
         assert server.wait(timeout=5) == 0
+        log = server.stderr.read()
     assert last in end
+    assert f"Waiting {drain} s at most for what runs (requests: 1)" in log
     assert done == "data: [DONE]"
 
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.errors import BadRequest, CapacityError, StepFailed
@@ -110,7 +111,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
 @PROTOCOLS
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(parts=st.lists(texts, max_size=6), echo=st.booleans(), logprobs=st.booleans())
 def test_stream_and_whole_say_the_same(protocol, parts, echo, logprobs):
     fields = RICH[protocol] if logprobs else {}
@@ -408,7 +409,6 @@ def test_any_bytes_are_a_call_or_a_bad_request_that_says_where(protocol, raw, fi
 
 
 @PROTOCOLS
-@settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=40))
 def test_noise_is_a_bad_request(protocol, raw):
     with pytest.raises(BadRequest):
@@ -423,7 +423,6 @@ json_values = st.recursive(
 
 
 @PROTOCOLS
-@settings(max_examples=100, deadline=None)
 @given(data=st.data(), value=json_values)
 def test_any_value_in_any_field_is_taken_or_refused(protocol, data, value):
     field = data.draw(st.sampled_from(protocol.Body.__struct_fields__))

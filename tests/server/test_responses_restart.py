@@ -47,7 +47,7 @@ def test_what_ran_in_the_background_is_begun_anew_with_the_same_words(tmp_path):
         made = next(stream).response
         heard = [next(stream).model_dump() for _ in range(8)]
         waiting = client.responses.create(**asked("b" * 200), background=True)
-        server.should_exit = True
+        server.end()
         rest = list(stream)
     assert rest[-1].type == "error"
     assert "stopping" in rest[-1].message
@@ -80,7 +80,7 @@ def test_thoughts_calls_and_schemas_are_begun_anew_alike(tmp_path):
             if "arguments.delta" in event.type:
                 break
         first = server.engine.requests[-1]
-        server.should_exit = True
+        server.end()
         heard += [event.model_dump() for event in stream]
     assert heard.pop()["type"] == "error"
     with served(tmp_path, **options) as (server, url), strict(url) as client:
@@ -188,7 +188,7 @@ def test_a_stream_of_a_server_that_stops_says_so(tmp_path):
     ):
         lines = reply.iter_lines()
         first = json.loads([next(lines) for _ in range(3)][2].removeprefix("data: "))
-        server.should_exit = True
+        server.end()
         *_, name, data = [line for line in lines if line]
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: "))["message"].startswith("the server is stopping")

@@ -10,7 +10,8 @@ from asking import polled, strict
 from callers import SAYS, TEMPLATE
 from dialects import DIALECTS, LOOK, dialect, told
 from echoes import EchoEngine
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -91,7 +92,7 @@ def scores(delta, token):
     return replace(delta, token_ids=(token,), logprobs=(TokenLogprob(token, -0.5, ()),))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(data=st.data(), name=st.sampled_from(DIALECTS), control=st.booleans())
 def test_however_tokens_are_cut_the_stream_joins_to_the_whole(data, name, control):
     text = dialect(name).EXAMPLE
@@ -124,7 +125,7 @@ nothing = st.just(Delta("", (1,)))
 answers = st.lists(st.one_of(thoughts, texts, nothing, st.just("call")), max_size=8)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(parts=answers, scored=st.sets(st.integers(0, 7)))
 def test_in_whatever_order_a_model_says_things(parts, scored):
     num_calls, events = 0, []
@@ -165,7 +166,7 @@ def test_logprobs_are_those_of_text():
 DELTAS, _ = told("hermes", SAYS, range(1, len(SAYS.encode())))
 
 
-@pytest.mark.parametrize("end", [None, "length", "error"])
+@pytest.mark.parametrize("end", [None, pytest.param("length", marks=pytest.mark.thorough), "error"])
 def test_wherever_an_answer_is_cut_off_it_joins_and_can_be_gone_on_from(end):
     """By whoever cancels it, by max_output_tokens, by an engine that fails."""
     ends = [Finished(end, Usage(9, 9, 0), seed=1, error="out of luck")] if end else []
@@ -210,10 +211,11 @@ def test_a_stream_is_taken_up_after_any_of_its_events(url):
             early = [rest(client, made.id, after) for after in range(0, 60, 6)]
             early = await asyncio.gather(*early)
             whole = await rest(client, made.id, None)
-            late = [await rest(client, made.id, after) for after in range(len(whole))]
+            places = [*range(0, len(whole), 7), len(whole) - 1]
+            late = [await rest(client, made.id, after) for after in places]
         for after, heard in zip(range(0, 60, 6), early, strict=True):
             assert heard == whole[after + 1 :]
-        for after, heard in enumerate(late):
+        for after, heard in zip(places, late, strict=True):
             assert heard == whole[after + 1 :]
         kinds = [item.type for item in whole[-1].response.output]
         assert kinds == ["reasoning", "message", "function_call", "function_call"]

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -98,7 +99,7 @@ def test_the_wire_byte_for_byte(golden, name):
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     parts=st.lists(texts, max_size=6),
     reason=st.sampled_from(["stop", "length"]),
@@ -307,7 +308,6 @@ def test_what_goes_on_from_others_has_no_prompt_yet(item):
     assert parse(input=[item]).prompts == parse(previous_response_id="resp_1").prompts == ()
 
 
-@settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=40))
 def test_noise_is_a_bad_request(raw):
     with pytest.raises(BadRequest):
@@ -321,7 +321,6 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(data=st.data(), value=json_values)
 def test_any_value_in_any_field_is_taken_or_refused(data, value):
     field = data.draw(st.sampled_from(wire.Body.__struct_fields__))

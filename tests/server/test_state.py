@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from octavo.cli import app
-from octavo.errors import BadConfig
+from octavo.errors import BadState
 from octavo.server.archive import Archive
 from octavo.server.batches import Batches
 from octavo.server.files import Files
@@ -87,7 +87,7 @@ def test_another_version_is_refused_and_left_as_it_is(tmp_path, version, stateme
     path = tmp_path / "state.db"
     written(path, version, *statements)
     before = path.read_bytes()
-    with pytest.raises(BadConfig) as refused:
+    with pytest.raises(BadState) as refused:
         State(path)
     said = str(refused.value)
     assert f"{path} has version {version}, this Octavo reads version {VERSION}" in said

@@ -10,7 +10,8 @@ import openai
 import pytest
 from callers import ARGUMENTS, THINK, TOOL, USER, ask, message, rendered
 from dialects import LOOK
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -358,7 +359,7 @@ def test_half_an_input_is_no_block():
 pieces = st.text('{}"a: 1é', min_size=1, max_size=4)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.lists(pieces, max_size=5), st.lists(pieces, max_size=3))
 def test_a_stream_of_calls_joins_to_the_whole(first, second):
     events = [Delta("", (1,), calls=(CallDelta(0, "", "a", "look"),))]

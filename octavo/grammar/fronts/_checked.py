@@ -1,8 +1,16 @@
-"""A grammar that llguidance takes, or one sentence about why it does not."""
+"""A grammar that llguidance takes, or one sentence about why it does not.
+
+Owns the limits, and the stack on which llguidance reads grammars: it calls itself as deeply as
+rules, groups and schemas lead into each other, and a stack that is full ends the process.
+"""
 
 import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from octavo.errors import BadRequest
 
@@ -17,6 +25,15 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
+# Whatever leads deeper is written with one of these. Each takes at most 4 KB of the stack (Lark's
+# `a: b` 3.1, its parentheses 2.4, `{"items": {` 2.1, `{"$ref": ...}` 1.1), so all of them 200 MB;
+# what is not used of a stack costs nothing, and all is given back with its thread.
+DEEPER, MOST_DEEPER = ":([{", 50_000
+STACK = 512 << 20  # bytes
+_STARTING = threading.Lock()  # the size of stacks is the process's
+
+_Made = TypeVar("_Made")
+
 _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): (?:invalid regex .* \(in regex\): )?")
 
 
@@ -29,8 +46,26 @@ def checked(grammar: str, field: str) -> str:
 
 def problem_of(grammar: str) -> str | None:
     """In one sentence."""
-    is_bad, said = LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS)
+    if (num_deeper := sum(map(grammar.count, DEEPER))) > MOST_DEEPER:
+        return f"{num_deeper} rules, groups and schemas are more than {MOST_DEEPER}: give fewer"
+    is_bad, said = _deeply(lambda: LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS))
     return sentence(said[0]) if is_bad else None
+
+
+def compiled(grammar: str, vocabulary: LLTokenizer) -> LLMatcher:
+    """Of one that was checked, or of such that were."""
+    return _deeply(lambda: LLMatcher(vocabulary, grammar, log_level=0, limits=LIMITS))
+
+
+def _deeply(work: Callable[[], _Made]) -> _Made:
+    with ThreadPoolExecutor(1, "octavo-grammar") as pool:
+        with _STARTING:
+            usual = threading.stack_size(STACK)
+            try:
+                made = pool.submit(work)  # which starts the thread
+            finally:
+                threading.stack_size(usual)
+        return made.result()
 
 
 def sentence(problem: str) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 CONTROL: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\x7f]")  # in no answer
 _CONTROL: Final = r"\x{0}-\x{7}\x{B}\x{E}-\x{1F}\x{7F}"
-_HAS_NONE: Final = re.compile("[0-9A-Za-z-]*")
+_PLAIN: Final = re.compile("(?:[0-9A-Za-z_](?:-[0-9A-Za-z])?)*")  # members, none of them one
 _DIGIT: Final = "0-9"
 _WORD: Final = "0-9A-Za-z_"
 _LINE_END: Final = r"\x{A}\x{D}\x{2028}\x{2029}"
@@ -85,18 +85,9 @@ def translated(pattern: str) -> str:
                 out.append(f"[^{_LINE_END}{_CONTROL}]")
             case "close" | "other" | "times":
                 out.append(text)
-            case "property":
-                out.append(_set(text, is_negated=False))
             case _:
-                out.append(_alone(kind, text))
+                out.append(_single(kind, text))
     return "".join(out)
-
-
-def _alone(kind: str, text: str) -> str:
-    atom = _atom(kind, text)
-    if kind != "class" and CONTROL.match(chr(_code(kind, text))):
-        raise ValueError(f"has {text!r}: a control character, which no answer may")
-    return atom
 
 
 def _members(pattern: str, start: int, at: int) -> tuple[str, int]:
@@ -120,12 +111,21 @@ def _member(pattern: str, start: int, at: int) -> tuple[str, int]:
     return _atom(str(found.lastgroup), found[0]), found.end()
 
 
+def _single(kind: str, text: str) -> str:
+    """One character, by itself or of a class."""
+    if kind == "property":
+        return _set(text, is_negated=False)
+    if kind != "class" and CONTROL.match(chr(_code(kind, text))):
+        raise ValueError(f"has {text!r}: a control character, which no answer may")
+    return _atom(kind, text)
+
+
 def _set(members: str, *, is_negated: bool) -> str:
     if is_negated:
         return f"[^{members}{_CONTROL}]"
     if not members:
         return r"[^\x{0}-\x{10FFFF}]"
-    return f"[{members}]" if _HAS_NONE.fullmatch(members) else f"[{members}&&[^{_CONTROL}]]"
+    return f"[{members}]" if _PLAIN.fullmatch(members) else f"[{members}&&[^{_CONTROL}]]"
 
 
 def _atom(kind: str, text: str) -> str:

@@ -47,6 +47,7 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
+MOST_TRIED = 100  # objects of which it is tried whether a name is left, in 1 to 3 ms
 MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
@@ -58,6 +59,7 @@ class Reader:
         """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
+        self._num_tried = 0
         self._referring: list[Json] = []
         self._renamed: dict[Names, str] = {}  # what becomes of the last of them
 
@@ -106,18 +108,6 @@ class Reader:
             known = ", ".join(sorted(FORMATS))
             problem = f"is {str(schema['format'])[:40]!r}, of which none is enforced but {known}"
             raise self._refusal("format", names, problem)
-        self._check_counts(schema, names)
-        self._check_constants(schema, names)
-        if "prefixItems" in schema:
-            if isinstance(schema.get("items"), list):
-                raise self._refusal("items", names, "is a list beside 'prefixItems': give one")
-            if "additionalItems" in schema:
-                raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
-        divisor = schema.get("multipleOf")
-        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
-            self._divide(divisor, names)
-
-    def _check_counts(self, schema: Json, names: Names) -> None:
         required = schema.get("required", ())
         least = schema.get("minProperties", 0)
         if isinstance(least, int) and isinstance(required, list | tuple):
@@ -129,15 +119,32 @@ class Reader:
             if len(optional) > MOST_OPTIONAL:
                 problem = f"has {len(optional)} that are not required, more than {MOST_OPTIONAL}"
                 raise self._refusal("properties", names, problem)
+        self._check_spelling(schema, names)
+        self._check_items(schema, names)
+        divisor = schema.get("multipleOf")
+        if isinstance(divisor, int | float) and not isinstance(divisor, bool):
+            self._divide(divisor, names)
 
-    def _check_constants(self, schema: Json, names: Names) -> None:
+    def _check_spelling(self, schema: Json, names: Names) -> None:
+        """Texts and numbers that llguidance would write as others."""
         for word in ("const", "enum", "properties", "required"):
             value = schema.get(word)
             said = list(value) if word == "properties" and isinstance(value, dict) else value
             if _has_control_character(said):  # llguidance would leave it out
                 raise self._refusal(word, names, "has a control character, which no answer may")
-            if word in ("const", "enum") and (number := _numbers.misspelled(value)) is not None:
-                raise self._refusal(word, names, f"has {number}, which is not held exactly")
+        for word in ("const", "enum"):
+            if (number := _numbers.misspelled(schema.get(word))) is not None:
+                problem = f"has {str(number)[:40]}, which is not held exactly"
+                raise self._refusal(word, names, problem)
+
+    def _check_items(self, schema: Json, names: Names) -> None:
+        """Words of two drafts, of which llguidance reads one."""
+        if "prefixItems" not in schema:
+            return
+        if isinstance(schema.get("items"), list):
+            raise self._refusal("items", names, "is a list beside 'prefixItems': give one of them")
+        if "additionalItems" in schema:
+            raise self._refusal("additionalItems", names, "says nothing beside 'prefixItems'")
 
     def _divide(self, divisor: float, names: Names) -> None:
         if not 0 < divisor <= MOST_DIVISOR:
@@ -152,21 +159,25 @@ class Reader:
 
     def _check_names(self, schema: Json, names: Names) -> None:
         """llguidance would write a comma, and find no name to follow."""
-        patterns, others = schema.get("patternProperties"), schema.get("additionalProperties")
-        properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not (isinstance(patterns, dict) and isinstance(properties, dict)):
+        patterns, properties = schema.get("patternProperties"), schema.get("properties", {})
+        required, others = schema.get("required", []), schema.get("additionalProperties")
+        if not isinstance(patterns, dict) or not isinstance(properties, dict):
             return
-        if not (patterns and isinstance(required, list)):
+        if not isinstance(required, list):
             return
         taken = dict.fromkeys([*properties, *map(str, required)], False)
-        rest = {
-            "type": "object",
-            "properties": taken,
-            "patternProperties": {pattern: part is not False for pattern, part in patterns.items()},
-            "additionalProperties": others is not False,
-            "minProperties": 1,
-        }
-        if taken and problem_with(rest) == NO_ANSWER:
+        asked = {pattern: part is not False for pattern, part in patterns.items()}
+        if not (taken and asked) or any(map(_is_endless, filter(asked.get, asked))):
+            return
+        rest = {"properties": taken, "patternProperties": asked, "minProperties": 1}
+        rest |= {"type": "object", "additionalProperties": others is not False}
+        self._num_tried += 1
+        if self._num_tried > MOST_TRIED:
+            problem = (
+                f"has whole names, as more than {MOST_TRIED} others do: say it in 'properties'"
+            )
+            raise self._refusal("patternProperties", names, problem)
+        if problem_with(rest) == NO_ANSWER:
             problem = "has no name that 'properties' and 'required' lack: say it in 'properties'"
             raise self._refusal("patternProperties", names, problem)
 
@@ -222,6 +233,11 @@ class Reader:
             return _ecma.translated(pattern)
         except ValueError as error:
             raise self._refusal(word, names, str(error)) from None
+
+
+def _is_endless(pattern: str) -> bool:
+    """It allows names without number, since something may come before or behind."""
+    return "^" not in pattern or "$" not in pattern
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:

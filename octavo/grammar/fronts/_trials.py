@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
-from octavo.grammar.fronts._checked import LIMITS, sentence
+from octavo.grammar.fronts._checked import compiled, problem_of
 from octavo.grammar.matcher import Compiled
 
 OPTIONS: Final = {
@@ -25,7 +25,5 @@ def grammar_of(schema: Any) -> str:
 
 def problem_with(schema: Any) -> str | None:
     """Answers are begun, too, since some costs show only there, and that there are none."""
-    matcher = LLMatcher(_BYTES, grammar_of(schema), log_level=0, limits=LIMITS)
-    if matcher.is_error():
-        return sentence(matcher.get_error())
-    return Compiled(matcher, _BYTES).problem()
+    grammar = grammar_of(schema)
+    return problem_of(grammar) or Compiled(compiled(grammar, _BYTES), _BYTES).problem()

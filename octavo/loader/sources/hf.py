@@ -1,6 +1,7 @@
 """Files of Hugging Face's hub, through its own library: tokens, mirrors and resuming are its."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def fetch(rest: str, folder: Path) -> Path:
+    # A line for every retry and a second bar are for those who ask the library for them.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from huggingface_hub import hf_hub_download
 
     organization, repository, file = rest.split("/", 2)

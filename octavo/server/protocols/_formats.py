@@ -26,18 +26,24 @@ class JsonSchema(Struct):
 class Format(Struct):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema: Any = None  # where llama.cpp and others have it; not served: see schema_of
 
 
 class FlatFormat(JsonSchema, kw_only=True):
     """As Responses have it."""
 
     type: Literal["text", "json_object", "json_schema"]
+    json_schema: Any = None  # where chat completions have it; not served: see schema_of
 
 
 def schema_of(given: Format | FlatFormat | None, field: str) -> Json | None:
     """None: any text will do. Raises BadRequest."""
     if given is None:
         return None
+    misplaced = "schema" if isinstance(given, Format) else "json_schema"
+    if getattr(given, misplaced) is not None:
+        problem = f"not served, give type 'json_schema' and {schema_field(given, field)} instead"
+        raise BadRequest(problem, f"{field}.{misplaced}")
     if given.type != "json_schema":
         check_fields(given, f"{field}.", f"a format of type {given.type!r}", ())
         return ANY_OBJECT if given.type == "json_object" else None

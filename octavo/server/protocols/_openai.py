@@ -19,6 +19,7 @@ from octavo.errors import (
 )
 from octavo.server.bodies import CacheSalt, Timeout, refuse_unserved
 from octavo.server.calls import Reply
+from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.types import Finished, Json, SamplingParams
 
 DONE = ServerSentEvent("[DONE]", sep="\n")
@@ -78,6 +79,20 @@ class Common(Sampled, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: int | None = None
     prompt_logprobs: int | None = None
+    response_format: Format | None = None
+
+    @property
+    def schema(self) -> Json | None:
+        """What the text must be, None: anything. Raises BadRequest."""
+        return schema_of(self.response_format, "response_format")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Of params: ours -> what they are called here, if other."""
+        given = self.response_format
+        if given is None or given.type == "text":
+            return {}
+        return {"schema": schema_field(given, "response_format")}
 
 
 def sampling(

@@ -1,6 +1,7 @@
 """Tools and thoughts in the words of chat completions: definitions, choice, calls, deltas."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -72,6 +73,12 @@ class Reasoning(Struct):
 
     max_tokens: int | None = None
     effort: str | None = None
+
+
+class ThinkingSwitch(Struct):
+    """DeepSeek's and others'."""
+
+    type: Literal["enabled", "disabled"]
 
 
 def read_tools(
@@ -168,6 +175,23 @@ def read_thinking(reasoning: Reasoning | None, effort: str | None) -> Thinking |
     if effort == "none":
         return Thinking(field, is_wanted=False)
     return Thinking(field if effort else "reasoning.max_tokens", None, most, effort)
+
+
+def switched(thinking: Thinking | None, switches: Iterable[tuple[str, Any]]) -> Thinking | None:
+    """`thinking` with what they say of it: (where it stands, true, false or null) of each. Raises
+    BadRequest where they contradict it."""
+    for field, is_wanted in switches:
+        if not isinstance(is_wanted, bool | None):
+            raise BadRequest("it is a switch, give true or false", field)
+        if is_wanted is None:
+            continue
+        if thinking is None:
+            thinking = Thinking(field, is_wanted)
+        elif thinking.is_wanted is None and is_wanted:
+            thinking = replace(thinking, is_wanted=True)
+        elif thinking.is_wanted is not is_wanted:
+            raise BadRequest(f"it contradicts {thinking.field}, give one", field)
+    return thinking
 
 
 def deltas(event: Delta) -> list[Json]:

@@ -16,7 +16,7 @@ from msgspec import Meta
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import OctavoError
-from octavo.server.bodies import CacheSalt, Timeout, decode, refuse_unserved
+from octavo.server.bodies import CacheSalt, Timeout, Unserved, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed
 from octavo.server.protocols._anthropic import Conversation, chat, problem, schema_of
 from octavo.server.protocols._anthropic_tools import PREFIX as PREFIX_OF_CALLS
@@ -50,10 +50,19 @@ class Body(Conversation, kw_only=True):
 
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {"diagnostics": ({}, {"previous_message_id": None})}
+ELSEWHERE = {  # what OpenAI's endpoints and others' have for what the answer must be
+    "response_format": Unserved(({"type": "text"},), "output_config.format"),
+    "json_schema": Unserved(instead="output_config.format"),
+    "guided_json": Unserved(instead="output_config.format"),
+    "structured_outputs": Unserved(instead="output_config.format"),
+    "regex": Unserved(),
+    "grammar": Unserved(),
+    "choice": Unserved(),
+}
 
 
 def parse(raw: bytes) -> Call:
-    body, ignored = decode(raw, Body)
+    body, ignored = decode(raw, Body, unserved=ELSEWHERE)
     refuse_unserved(body, NEUTRAL)
     schema, field = schema_of(body)
     return Call(

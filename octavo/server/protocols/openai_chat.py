@@ -5,7 +5,7 @@ chunks  our Events  -> their server-sent chunks
 whole   our Answers -> their single answer
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,7 +16,6 @@ from octavo.engine.tools import check_results
 from octavo.errors import BadRequest
 from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed, says
-from octavo.server.protocols._formats import Format, schema_field, schema_of
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
     Common,
@@ -35,12 +34,15 @@ from octavo.server.protocols._openai_tools import (
     Choice,
     FunctionTool,
     Reasoning,
+    ThinkingSwitch,
     deltas,
     message,
     read_calls,
     read_thinking,
     read_tools,
+    switched,
 )
+from octavo.server.protocols._unserved import UNSERVED
 from octavo.types import MAX_LOGPROBS, Chat, Delta, Finished, Json, Message, TokenLogprob
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
@@ -78,7 +80,10 @@ class Body(Common, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     reasoning: Reasoning | None = None  # ours
-    response_format: Format | None = None
+    # Others' ways to turn thoughts on and off.
+    enable_thinking: bool | None = None
+    thinking: ThinkingSwitch | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     # Accepted because they change no token.
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
@@ -127,7 +132,7 @@ SERVED_IN_MESSAGES = {  # by role
 
 
 def parse(raw: bytes) -> Call:
-    body, ignored = decode(raw, Body)
+    body, ignored = decode(raw, Body, unserved=UNSERVED)
     refuse_unserved(body, NEUTRAL)
     refuse_streamed_scores(body)
     params = sampling(
@@ -135,7 +140,7 @@ def parse(raw: bytes) -> Call:
         max_tokens=_max_tokens(body),
         logprobs=_logprobs(body),
         prompt_logprobs=body.prompt_logprobs,
-        schema=schema_of(body.response_format, "response_format"),
+        schema=body.schema,
     )
     return Call(
         model=body.model,
@@ -155,16 +160,23 @@ def parse(raw: bytes) -> Call:
 def _chat(body: Body) -> Chat:
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls)
     thinking = read_thinking(body.reasoning, body.reasoning_effort)
-    return Chat(read_messages(body.messages), tools, thinking)
+    return Chat(read_messages(body.messages), tools, switched(thinking, _switches(body)))
+
+
+def _switches(body: Body) -> Iterator[tuple[str, Any]]:
+    """Where each stands, and what it says. Raises BadRequest."""
+    for name, value in (body.chat_template_kwargs or {}).items():
+        field = f"chat_template_kwargs.{name}"
+        if name not in ("enable_thinking", "thinking"):
+            raise BadRequest("not served, leave it out", field)
+        yield field, value
+    yield "enable_thinking", body.enable_thinking
+    yield "thinking.type", body.thinking and body.thinking.type == "enabled"
 
 
 def _names(body: Body) -> dict[str, str]:
-    names, given = {}, body.response_format
-    if body.max_completion_tokens is not None:
-        names["max_tokens"] = "max_completion_tokens"
-    if given and given.type != "text":
-        names["schema"] = schema_field(given, "response_format")
-    return names
+    is_new = body.max_completion_tokens is not None
+    return body.names | ({"max_tokens": "max_completion_tokens"} if is_new else {})
 
 
 def _max_tokens(body: Body) -> int | None:

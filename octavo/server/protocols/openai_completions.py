@@ -29,6 +29,7 @@ from octavo.server.protocols._openai import (
     usage,
     wants_usage,
 )
+from octavo.server.protocols._unserved import UNSERVED
 from octavo.types import (
     MAX_LOGPROBS,
     Delta,
@@ -63,7 +64,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 
 
 def parse(raw: bytes) -> Call:
-    body, ignored = decode(raw, Body)
+    body, ignored = decode(raw, Body, unserved=UNSERVED)
     refuse_unserved(body, NEUTRAL | {"best_of": (body.n or 1,)})
     refuse_streamed_scores(body)
     prompts, n = _prompts(body.prompt), body.n or 1
@@ -82,6 +83,7 @@ def parse(raw: bytes) -> Call:
         include_usage=wants_usage(body),
         echo=bool(body.echo),
         silent=silent,
+        names=body.names,
         ignored=ignored,
     )
 
@@ -93,7 +95,13 @@ def _params(body: Body, max_tokens: int | None) -> SamplingParams:
         if scored is not None:
             raise BadRequest("echo and logprobs say it already, leave it out", "prompt_logprobs")
         scored = body.logprobs
-    return sampling(body, max_tokens=limit, logprobs=body.logprobs, prompt_logprobs=scored)
+    return sampling(
+        body,
+        max_tokens=limit,
+        logprobs=body.logprobs,
+        prompt_logprobs=scored,
+        schema=body.schema,
+    )
 
 
 def _prompts(prompt: str | list[str | int | list[int]] | None) -> tuple[Prompt, ...]:

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from sse_starlette import ServerSentEvent
 
 from octavo.errors import BadRequest, OctavoError
-from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
+from octavo.server.bodies import MAX_MESSAGES, Unserved, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._formats import FlatFormat, schema_of
 from octavo.server.protocols._openai import (
@@ -38,6 +38,7 @@ from octavo.server.protocols._openai_flat_tools import (
 from octavo.server.protocols._openai_items import REFERENCE, RESPONSE, Item, chat, read
 from octavo.server.protocols._openai_output import output_of
 from octavo.server.protocols._openai_response import Script, ended, status_at
+from octavo.server.protocols._unserved import UNSERVED
 from octavo.types import MAX_LOGPROBS, Chat, Json, Message
 
 __all__ = ["ID_HEADER", "PATH", "PREFIX", "chunks", "parse", "problem", "whole"]
@@ -122,13 +123,20 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt": (),
     "service_tier": ("auto", "default"),
 }
+ELSEWHERE = {  # by the names of chat completions
+    "response_format": Unserved(({"type": "text"},), "text.format"),
+    "reasoning_effort": Unserved(instead="reasoning.effort"),
+    "enable_thinking": Unserved(instead="reasoning.effort"),
+    "thinking": Unserved(instead="reasoning.effort"),
+    "chat_template_kwargs": Unserved(({},), "reasoning.effort"),
+}
 NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
 NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
 
 def parse(raw: bytes) -> Call:
     """What goes on from others has no prompt yet: server/responses.py knows them."""
-    body, ignored = decode(raw, Body)
+    body, ignored = decode(raw, Body, unserved=UNSERVED | ELSEWHERE)
     _check(body)
     items, opening = read(body.input), _opening(body)
     looks_back = body.previous_response_id or any(item["type"] == REFERENCE for item in items)
@@ -238,7 +246,8 @@ def _repeated_format(given: FlatFormat | None) -> Json:
         return {"type": "text"}
     if given.type != "json_schema":
         return {"type": given.type}
-    return msgspec.to_builtins(given) | {"strict": True}
+    said = {name: getattr(given, name) for name in ("type", "name", "description", "schema")}
+    return said | {"strict": True}
 
 
 async def chunks(reply: Reply, events: Events) -> AsyncIterator[ServerSentEvent]:
