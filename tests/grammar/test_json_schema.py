@@ -58,6 +58,26 @@ def schema_of(value):
             "'oneOf' at $.items: it is enforced only where",
         ),
         ({"patternProperties": {"^a": {}, "b$": {}}}, "'patternProperties' at $: "),
+        (
+            {
+                "items": {
+                    "type": "object",
+                    "properties": {"id": {"type": "integer"}},
+                    "patternProperties": {"^id$": {"minimum": 3}},
+                    "additionalProperties": False,
+                }
+            },
+            "'patternProperties' at $.items has no name that",
+        ),
+        (
+            {
+                "type": "object",
+                "properties": {"q": {"type": "string", "pattern": "^a{65536}$"}},
+                "required": ["q"],
+            },
+            "'pattern' at $.properties.q: the grammar cannot be followed within its limits",
+        ),
+        ({"$ref": "#"}, "'$ref' at $: no answer fits it"),
         ({"$ref": "http://example.com/x"}, "'$ref' at $ leads to no schema"),
         ({"items": 3}, "$.items is not a schema"),
         ({"properties": {"a": None}}, "$.properties.a is not a schema"),
@@ -179,6 +199,16 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
         ({"multipleOf": True}, "multipleOf"),
         ({"multipleOf": 10**400}, "multipleOf"),
         ({"format": "date", "pattern": "x", "allOf": 5}, "allOf"),
+        ({"patternProperties": ["a"], "properties": {"a": {}}}, "patternProperties"),
+        (
+            {
+                "allOf": [
+                    {"properties": {f"a{i}": {}}, "patternProperties": {"^(ab|c)$": {}}}
+                    for i in range(101)
+                ]
+            },
+            "'patternProperties' at .* has whole names, as more than 100",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_not_a_crash(schema, said):

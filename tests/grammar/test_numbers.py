@@ -92,6 +92,34 @@ def test_whatever_the_bounds_what_is_written_is_within(kind, least, most):
     check({"type": kind} | least | most, range(3))
 
 
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"exclusiveMinimum": 20, "maximum": 20.5}, "20.01 20.5 20.25", "20 20.0 21"),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, "-0.5 -0.01", "0 -0 -0.0 -0.51"),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 1e-10}, "0.00000000001", "0 0.0000000001"),
+        ({"minimum": 5, "exclusiveMinimum": True}, "5.1 6", "5 4"),
+        ({"minimum": 0, "maximum": 1.7976931348623157e308}, "0 1.5 123456789012", "-1"),
+        ({"minimum": 0, "maximum": 2**64 - 1}, "0 9007199254740993", "-1 18446744073709551616"),
+    ],
+)
+def test_bounds_leave_ordinary_numbers(schema, good, bad):
+    grammar = Grammar("json_schema", json.dumps({"type": "number"} | schema))
+    assert [text for text in good.split() if not allows(grammar, text)] == []
+    assert [text for text in bad.split() if allows(grammar, text)] == []
+
+
+@examples(60)
+@given(BOUND)
+def test_a_constant_is_written_as_itself(number):
+    grammar = Grammar("json_schema", json.dumps({"const": number}))
+    try:
+        said = written(grammar, 0)
+    except BadRequest:
+        return
+    assert said in (None, Decimal(repr(number)))
+
+
 def test_the_ranges_that_generators_write_are_taken():
     assert check({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, range(5))
     assert check({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}, range(5))
@@ -106,7 +134,12 @@ def test_the_ranges_that_generators_write_are_taken():
     [
         ({"type": "integer", "minimum": 10**30}, "'minimum' at $"),
         ({"minimum": 2**63, "maximum": 2**64}, "'minimum' at $"),
+        ({"exclusiveMinimum": float("inf")}, "'exclusiveMinimum' at $ is no number"),
+        ({"maximum": None}, "'maximum' at $ is no number"),
+        ({"exclusiveMaximum": True}, "'exclusiveMaximum' at $ is true beside no 'maximum'"),
         ({"items": {"const": 10**30}}, "'const' at $.items"),
+        ({"const": -(2**63)}, "'const' at $ has -9223372036854775808"),
+        ({"const": [{"a": 0.1 + 0.2}]}, "'const' at $ has 0.30000000000000004"),
         ({"prefixItems": [{}], "additionalItems": False}, "'additionalItems' at $"),
         ({"prefixItems": [{}], "items": [{}]}, "'items' at $"),
         ({"type": "string", "pattern": "^a\x01b$"}, "'pattern' at $"),

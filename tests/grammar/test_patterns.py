@@ -60,6 +60,10 @@ def spelled(text):
         (r"^\p{Lu}$", "AÉ", "aé"),
         (r"^\P{Script=Greek}$", "a", "α"),
         (r"^[\p{Lu}\d]$", "É1", "a"),
+        (r"^[\x00-\x1f]$", "\n\r\t\f\b", '" \\a'),
+        (r"^[^\x20-\x7e]$", "\n\té", '" \\a'),
+        (r"^[\0-\x22]{2}$", ['\n"', " !"], ['"#', "\\n"]),
+        (r"^\p{Cc}$", "\n\t", '" \\a'),
         (r"^a{2}b{1,}?c{0,1}$", ["aab", "aabbc"], ["ab", "aabcc"]),
     ],
 )
@@ -88,6 +92,9 @@ def test_escapes_that_only_flag_u_forbids_are_their_characters():
         ("(?i:a)", "has '(?': no flags"),
         ("(?P<n>a)", "has '(?': no flags"),
         (r"\Aa\z", r"has '\\A': that is no escape"),
+        (r"\x01|a", r"has '\\x01': a control character"),
+        (r"\x7f", r"has '\\x7f': a control character"),
+        (r"\cA", r"has '\\cA': a control character"),
         (r"\ud83d", r"has '\\ud83d': that is no character"),
         (r"[\u{110000}]", r"has '\\u{110000}': that is no character"),
         (r"\x4", r"has '\\x': that is no escape"),
@@ -124,7 +131,23 @@ def test_two_patterns_that_become_one_are_refused():
 
 
 MEMBERS = [r"\s", r"\S", r"\d", r"\D", r"\w", r"\W", "a-b", r"\x00-\x1f", r"\u2000-\u2fff"]
-MEMBERS += ["é", "&&", "[", "~~", r"\]", r"\b", "--", "_", "|", ".", "😀-😂"]
+MEMBERS += [
+    r"\0-\t",
+    r"\n",
+    r"\x7f",
+    r"\cK",
+    "é",
+    "&&",
+    "[",
+    "~~",
+    r"\]",
+    r"\b",
+    "--",
+    "_",
+    "|",
+    ".",
+    "😀-😂",
+]
 SETS = st.builds(
     lambda sign, members: f"[{sign}{''.join(members)}]",
     st.sampled_from(["", "^"]),

@@ -18,6 +18,8 @@ from octavo.grammar.fronts._places import (
     shown,
     subschemas,
 )
+from octavo.grammar.fronts._trials import problem_with
+from octavo.grammar.matcher import NO_ANSWER
 from octavo.types import Json
 
 # fmt: off
@@ -45,6 +47,7 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
+MOST_TRIED = 100  # objects of which it is tried whether a name is left, in 1 to 3 ms
 MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
@@ -56,6 +59,7 @@ class Reader:
         """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
+        self._num_tried = 0
         self._referring: list[Json] = []
         self._renamed: dict[Names, str] = {}  # what becomes of the last of them
 
@@ -78,6 +82,7 @@ class Reader:
         self._check(kept, names)
         parts = {inner: self._read(part, names + inner) for inner, part in subschemas(kept)}
         kept = self._with_patterns(self._bounded(replaced(kept, parts), names), names)
+        self._check_names(kept, names)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
             self._renamed[*names, "oneOf"] = "anyOf"
@@ -152,6 +157,30 @@ class Reader:
             problem = f"needs more than {MOST_STATES} remainders to be told apart"
             raise self._refusal("multipleOf", names, problem)
 
+    def _check_names(self, schema: Json, names: Names) -> None:
+        """llguidance would write a comma, and find no name to follow."""
+        patterns, properties = schema.get("patternProperties"), schema.get("properties", {})
+        required, others = schema.get("required", []), schema.get("additionalProperties")
+        if not isinstance(patterns, dict) or not isinstance(properties, dict):
+            return
+        if not isinstance(required, list):
+            return
+        taken = dict.fromkeys([*properties, *map(str, required)], False)
+        asked = {pattern: part is not False for pattern, part in patterns.items()}
+        if not (taken and asked) or any(map(_is_endless, filter(asked.get, asked))):
+            return
+        rest = {"properties": taken, "patternProperties": asked, "minProperties": 1}
+        rest |= {"type": "object", "additionalProperties": others is not False}
+        self._num_tried += 1
+        if self._num_tried > MOST_TRIED:
+            problem = (
+                f"has whole names, as more than {MOST_TRIED} others do: say it in 'properties'"
+            )
+            raise self._refusal("patternProperties", names, problem)
+        if problem_with(rest) == NO_ANSWER:
+            problem = "has no name that 'properties' and 'required' lack: say it in 'properties'"
+            raise self._refusal("patternProperties", names, problem)
+
     def _are_apart(self, branches: Any) -> bool:
         """No two of them hold at once, because a required property tells them apart."""
         if not isinstance(branches, list) or len(branches) > 1000:
@@ -204,6 +233,11 @@ class Reader:
             return _ecma.translated(pattern)
         except ValueError as error:
             raise self._refusal(word, names, str(error)) from None
+
+
+def _is_endless(pattern: str) -> bool:
+    """It allows names without number, since something may come before or behind."""
+    return "^" not in pattern or "$" not in pattern
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:

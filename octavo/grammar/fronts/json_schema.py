@@ -10,15 +10,13 @@ a schema of their own, would see but one.
 
 import json
 from time import monotonic
-from typing import Any, Final
-
-from llguidance import LLMatcher
+from typing import Any
 
 from octavo.errors import BadRequest
-from octavo.grammar.fronts._checked import problem_of
 from octavo.grammar.fronts._keywords import Reader
 from octavo.grammar.fronts._places import shown, subschemas
 from octavo.grammar.fronts._references import located
+from octavo.grammar.fronts._trials import OPTIONS, grammar_of, problem_with
 from octavo.types import Json
 
 FIELD = "schema"
@@ -27,15 +25,6 @@ EXAMPLE = (
     '{"a": 12, "b": "x"}',
     '{"b": 12}',
 )
-
-OPTIONS: Final = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "json_allowed_escapes": '"\\bfnrt',
-    "coerce_one_of": False,
-    "lenient": False,
-}
 
 MOST_BLAMING = 0.5  # seconds for finding what is at fault; then its surroundings are named
 
@@ -50,7 +39,7 @@ def read(text: str) -> str:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error}", FIELD) from None
-    return LLMatcher.grammar_from_json_schema(json.dumps(enforceable(schema, FIELD)))
+    return grammar_of(enforceable(schema, FIELD))
 
 
 def enforceable(schema: Any, field: str) -> Json:
@@ -62,18 +51,13 @@ def enforceable(schema: Any, field: str) -> Json:
         raise BadRequest("a schema is an object or true", field)
     try:
         schema = located(schema, field)
-        kept: Json = Reader(schema, field).read() | {"x-guidance": OPTIONS}
+        kept = Reader(schema, field).read()
     except RecursionError:
         raise BadRequest("it is nested too deeply", field) from None
-    if problem := _problem(kept):
+    if problem := problem_with(kept):
         place = _blamed(kept, problem)
         raise BadRequest(place + OF_ONE if "coerce_one_of" in problem else place + problem, field)
-    return kept
-
-
-def _problem(schema: Json) -> str | None:
-    text = json.dumps(schema | {"x-guidance": OPTIONS})
-    return problem_of(LLMatcher.grammar_from_json_schema(text))
+    return kept | {"x-guidance": OPTIONS}
 
 
 def _blamed(schema: Json, problem: str) -> str:
@@ -84,13 +68,11 @@ def _blamed(schema: Json, problem: str) -> str:
     until = monotonic() + MOST_BLAMING
     while (inner := _worst(here, shared, problem, until)) is not None:
         path, here = path + inner[0], inner[1]
-    for keyword in sorted(
-        here, key=lambda word: f"'{word}'" not in problem and word not in problem
-    ):
+    for keyword in sorted(here, key=lambda word: (word not in problem, word == "type")):
         if monotonic() > until:
             break
         rest = {name: value for name, value in here.items() if name != keyword}
-        if keyword not in shared and _problem(shared | rest) != problem:
+        if keyword not in shared and problem_with(shared | rest) != problem:
             return f"{keyword!r} at {path}: "
     return f"{path}: "
 
@@ -101,6 +83,6 @@ def _worst(schema: Json, shared: Json, problem: str, until: float) -> tuple[str,
     for names, part in parts:  # first what others refer to
         if monotonic() > until:
             return None
-        if isinstance(part, dict) and _problem(shared | part) == problem:
+        if isinstance(part, dict) and problem_with(shared | part) == problem:
             return shown(names), part
     return None
