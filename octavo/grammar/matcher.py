@@ -35,6 +35,7 @@ TOO_MUCH = {
     "leads to itself let that be left out, else ask for less that is fixed or alike",
     "too many expressions": "its texts and patterns are too long together: shorten them",
     "too many states": "its texts and patterns are too long together: shorten them",
+    "symbols.len()": "it has too many rules: give fewer",
 }
 # Where any text may come, llguidance has beforehand which tokens are within: of four such sets two
 # do as well, in two thirds of the time and memory.

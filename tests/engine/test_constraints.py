@@ -60,6 +60,28 @@ def test_forced_text_is_what_masks_alone_give(loaded, constraint, temperature):
     assert len(logprobs(scored)) == len(tokens(scored))
 
 
+def test_no_more_is_forced_than_a_step_may_cost(loaded, monkeypatch):
+    """However long the text that must come: little more than the answer is given."""
+    engine, num_consumed, consume = engine_over(loaded), 0, Matcher.consume
+
+    def counted(self, token_id):
+        nonlocal num_consumed
+        num_consumed += 1
+        consume(self, token_id)
+
+    wanted = {"grammar": "start: " + '"so it goes on, " ' * 2000, "seed": 1}
+    kept = engine.compile(SamplingParams(**wanted))
+    monkeypatch.setattr(Matcher, "consume", counted)
+    short = answer(engine, **wanted, max_tokens=10)
+    assert num_consumed <= 1 + constraints.MOST_FORCED
+    long = answer(engine, **wanted, max_tokens=400)
+    engine.constraints.forces_text = False
+    masked = answer(engine, **wanted, max_tokens=400)
+    assert tokens(long) == tokens(masked)
+    assert tokens(short) == tokens(masked)[:10]
+    assert kept is engine.compile(SamplingParams(**wanted))
+
+
 def test_an_answer_ends_where_its_grammar_does(loaded):
     events = answer(engine_over(loaded), schema=RECORD, max_tokens=200)
     assert end(events).reason == "stop"

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 
+import numpy as np
 import pytest
 from checkpoints import write_tiny
 from grammars import is_allowed
@@ -206,20 +207,52 @@ def test_other_threads_go_on_while_a_schema_compiles(grammars):
     assert ticks > 4  # one a schema, where they keep the interpreter to themselves
 
 
-def test_of_text_that_must_come_without_end_the_first_tokens_are_told(tokenizer, grammars):
-    said = '"' + "ab" * 30_000 + '"'
-    one, heard = grammars.compile(Grammar("regex", said)).matcher(), b""
-    for _ in range(3):
-        forced = one.forced()
-        heard += b"".join(map(tokenizer.token_bytes, forced))
-        assert 0 < len(forced) <= matcher.FORESIGHT
-        follow(one, forced)
-    assert said.encode().startswith(heard)
-
-
 def test_what_is_kept_waits_for_no_other_that_is_compiled(grammars):
     grammar = Grammar("regex", "[a-z]+")
     kept = grammars.compile(grammar)
     with grammars._compiling:
         assert grammars.known(grammar) is kept
         assert grammars.known(Grammar("regex", "[0-9]+")) is None
+
+
+def test_text_that_must_come_is_cut_in_pieces_as_in_whole(tokenizer, grammars, monkeypatch):
+    """However little of it is looked at, and where tokens come one at a time."""
+    said = "".join(f"the {i * 7919 % 100003} quick brown foxes, " for i in range(40))
+    compiled = grammars.compile(Grammar("choice", json.dumps([said])))
+    pieces, one = [], compiled.matcher()
+    while forced := one.forced():
+        assert sum(len(tokenizer.token_bytes(i)) for i in forced) <= matcher.FORESIGHT
+        for token_id in forced:
+            one.consume(token_id)
+        pieces += forced
+    assert one.is_complete
+    assert pieces == tokenizer.encode_within(said)
+    single = compiled.matcher()
+    for token_id in pieces:
+        mask = single.mask()
+        assert is_allowed(mask, token_id)
+        assert np.unpackbits(mask.view(np.uint8)).sum() == 1
+        single.consume(token_id)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"$ref": "#"}, "schema: no answer fits it: see what it requires that never ends"),
+        (
+            {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]},
+            "where it leads to itself let that be left out",
+        ),
+        ({"const": "ab" * 100_000}, "its texts and patterns are too long together: shorten them"),
+    ],
+)
+def test_what_cannot_be_followed_is_told_with_what_to_do(grammars, value, told):
+    with pytest.raises(BadRequest, match=told):
+        grammars.compile(schema(value))
+
+
+@pytest.mark.thorough
+def test_more_rules_than_llguidance_counts_are_refused(grammars):
+    rules = "".join(f'a{i}: a{i + 1} "y"\n' for i in range(33_000))
+    with pytest.raises(BadRequest, match="it has too many rules: give fewer"):
+        grammars.compile(Grammar("lark", f'start: a0\n{rules}a33000: "x"'))
