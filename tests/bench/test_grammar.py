@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from checkpoints import write_tiny
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ def test_both_figures_are_told(tmp_path):
     assert found["forced"]["tokens"] > 100
 
 
+@pytest.mark.thorough
 def test_it_is_told_in_words_too(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf")
     asked = CliRunner().invoke(app, ["bench", "grammar", str(path), "--turns", "1"])

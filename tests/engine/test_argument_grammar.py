@@ -185,6 +185,7 @@ def of_its_own(place):
     return Tool(f"tool_{place}", None, {"type": "object", "properties": arguments})
 
 
+@pytest.mark.thorough
 def test_five_hundred_tools_of_several_arguments_each_are_not_too_many():
     """And the same tools, which come with every turn, are not checked anew."""
     tools = list(map(of_its_own, range(500)))

@@ -60,6 +60,7 @@ def test_forced_text_is_what_masks_alone_give(loaded, constraint, temperature):
     assert len(logprobs(scored)) == len(tokens(scored))
 
 
+@pytest.mark.thorough
 def test_no_more_is_forced_than_a_step_may_cost(loaded, monkeypatch):
     """However long the text that must come: little more than the answer is given."""
     engine, num_consumed, consume = engine_over(loaded), 0, Matcher.consume

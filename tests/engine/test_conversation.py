@@ -119,6 +119,7 @@ def test_thoughts_are_told_apart_from_text(thinker):
     assert (raw.token_ids, raw.reasoning) == (thought.token_ids, "")
 
 
+@pytest.mark.thorough
 def test_what_is_at_fault_is_named(llm, thinker):
     nothing = SamplingParams(regex=r"[^\x00-\u{10FFFF}]")
     for model, tools in ((llm, [LOOKS]), (thinker, None)):

@@ -166,6 +166,7 @@ def test_a_closed_llm_says_so(llama_path):
             use()
 
 
+@pytest.mark.thorough
 def test_importing_octavo_imports_nothing_heavy_and_offers_all_its_names():
     code = (
         "import sys, octavo\n"

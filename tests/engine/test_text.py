@@ -126,6 +126,7 @@ def test_the_space_that_begins_a_continuation_is_kept():
 SEVERAL = pytest.param(("ab" * 10_000 + "c", "b" * 20_000), marks=pytest.mark.thorough)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stop", [("a" * 20_000 + "b",), SEVERAL])
 def test_work_grows_with_the_text_and_not_with_the_stop_strings(stop):
     """Quadratic in either, this would take minutes."""

@@ -193,6 +193,7 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
         assert is_valid(text, schema)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("schema", "said"),
     [

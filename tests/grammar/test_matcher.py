@@ -215,6 +215,7 @@ def test_what_is_kept_waits_for_no_other_that_is_compiled(grammars):
         assert grammars.known(Grammar("regex", "[0-9]+")) is None
 
 
+@pytest.mark.thorough
 def test_text_that_must_come_is_cut_in_pieces_as_in_whole(tokenizer, grammars, monkeypatch):
     """However little of it is looked at, and where tokens come one at a time."""
     said = "".join(f"the {i * 7919 % 100003} quick brown foxes, " for i in range(40))

@@ -44,6 +44,7 @@ def test_short_steps_end_and_are_right(call):
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.thorough
 def test_an_idle_pool_uses_no_cpu():
     program = Compiled(forward, threads=5)
     program.run(tokens(3))

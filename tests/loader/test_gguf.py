@@ -301,6 +301,7 @@ def test_random_bytes_behind_a_header_are_refused(tmp_path, tail, tensors, field
     opens_or_is_refused(write(tmp_path, header(tensors, fields) + tail))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [STRING, ARRAY])
 def test_a_small_file_of_many_fields_takes_no_more_memory_than_it_justifies(tmp_path, kind):
     value = string("") if kind == STRING else struct.pack("<IQ", STRING, 0)

@@ -294,6 +294,7 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.thorough
 def test_a_file_of_the_hub_is_kept_with_our_own_and_one_it_lacks_is_said(home, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.asked = []

@@ -113,6 +113,7 @@ def test_a_file_without_lines_is_none(checked, content):
     assert (count, only(problems).code) == (0, "empty_file")
 
 
+@pytest.mark.thorough
 def test_a_line_is_as_large_as_a_body_may_be(checked):
     large = jsonl([asked("large", "x" * (10 << 20))])
     assert checked(large) == (1, [])

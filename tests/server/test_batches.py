@@ -277,6 +277,7 @@ def test_what_is_not_done_in_time_is_named_in_the_error_file(tmp_path):
         assert {one["error"]["code"] for one in left} == {"batch_expired"}
 
 
+@pytest.mark.thorough
 def test_one_that_runs_expires_when_its_time_is_over(monkeypatch):
     with serve(EchoEngine(pace=0.01)) as client:
         first = started(client, [asked("a", "x" * 4000)])
@@ -315,6 +316,7 @@ def test_a_line_waits_for_room_and_does_not_fail(tmp_path):
     assert {request.tenant for request in engine.requests} == {keys.all()[0].id}
 
 
+@pytest.mark.thorough
 def test_a_revoked_key_s_batch_is_cancelled(tmp_path):
     state = State(tmp_path / "state.db")
     keys = Keys(state)
@@ -412,6 +414,7 @@ def histogram(base):
     return [line for line in lines if line.startswith(name)]
 
 
+@pytest.mark.thorough
 def test_a_line_of_ten_megabytes_is_answered(client):
     """With the engine's own words: it is too long for the context."""
     content = jsonl([asked("large", "x" * (10 << 20)), asked("small")])

@@ -108,6 +108,7 @@ def test_half_a_body_is_told_so(hasty):
         assert rest(client).startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.thorough
 def test_a_large_body_may_take_its_time_if_it_comes():
     with (
         serving(EchoEngine(), patience=Patience(arrival=1.0)) as (_, url),
@@ -163,6 +164,7 @@ def test_a_stream_says_once_whether_its_connection_stays_open(hasty):
         assert rest(client).lower().count(b"\r\nconnection: ") == 1
 
 
+@pytest.mark.thorough
 def test_a_client_that_asks_again_has_its_time_again(hasty):
     with httpx.Client(base_url=hasty[2]) as http:
         for _ in range(4):
@@ -180,6 +182,7 @@ def test_blank_lines_keep_no_connection(hasty):
         assert b" 200 " not in rest(client)
 
 
+@pytest.mark.thorough
 def test_half_a_request_more_does_not_end_the_answer_to_the_first():
     slow = EchoEngine(0.01)
     with serving(slow, patience=HASTY) as (_, url), connected(url) as client:
@@ -226,6 +229,7 @@ def test_a_whole_answer_nobody_reads_keeps_no_connection(hasty):
         wait_until(lambda: not server.server_state.connections)
 
 
+@pytest.mark.thorough
 def test_who_reads_slowly_but_reads_gets_all(hasty):
     with connected(hasty[2], receive_buffer=1 << 16) as client:
         client.sendall(long(logprobs=True))
@@ -253,6 +257,7 @@ class Watched(Engine):
         return told
 
 
+@pytest.mark.thorough
 def test_pages_of_a_stream_nobody_reads_are_free(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf", context=8192)
     engine = Watched(Config(str(path), memory=64 << 20))

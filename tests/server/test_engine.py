@@ -199,6 +199,7 @@ def test_a_response_in_the_background_is_cancelled_within_a_step(served, client)
     assert client.responses.retrieve(running[0].id).output_text
 
 
+@pytest.mark.thorough
 def test_a_response_that_is_begun_anew_says_the_same(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf", context=8192)
     config = Config(str(path), memory=64 << 20)

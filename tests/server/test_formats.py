@@ -150,6 +150,7 @@ def test_the_openai_client_parses_what_it_asked_for(client):
     assert any(event.type == "content.delta" for event in events)
 
 
+@pytest.mark.thorough
 def test_responses_parse_what_they_asked_for(client):
     ask = {"model": "tiny", "input": "Hi", "text_format": Mark, "max_output_tokens": 60}
     made = client.responses.parse(**ask)
@@ -298,6 +299,7 @@ def test_what_no_answer_fits_is_told_of_itself_and_not_of_the_tools(client):
     assert refused.value.param == "regex"
 
 
+@pytest.mark.thorough
 def test_a_tool_that_no_model_could_call_is_named(client):
     costly = {"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}
     bad = {"type": "object", "properties": {"a": costly}, "required": ["a"]}

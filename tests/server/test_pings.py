@@ -31,6 +31,7 @@ def test_they_are_sent(slow):
     assert all(after for ping, after in pairwise(lines) if ping == ": ping")
 
 
+@pytest.mark.thorough
 def test_a_chat_goes_on(client):
     chunks = client.chat.completions.create(
         model="echo", messages=[{"role": "user", "content": TEXT}], stream=True
@@ -44,6 +45,7 @@ def test_a_completion_goes_on(client):
     assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == TEXT
 
 
+@pytest.mark.thorough
 def test_a_response_goes_on_also_when_it_is_taken_up_again(client):
     events = list(client.responses.create(model="echo", input=TEXT, stream=True))
     assert events[-1].response.output_text == TEXT

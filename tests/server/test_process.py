@@ -124,6 +124,7 @@ def test_a_place_that_is_none_is_one_sentence(host, port):
         listen(host, port)
 
 
+@pytest.mark.thorough
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be():
     program = """
 import resource

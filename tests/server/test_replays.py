@@ -90,6 +90,7 @@ def test_who_asks_meanwhile_is_attached_and_another_body_refused(served):
     assert [a.headers.get("idempotent-replayed") for a in answers].count(None) == 1
 
 
+@pytest.mark.thorough
 def test_a_stream_goes_on_after_any_event_while_it_runs_and_afterwards(served):
     engine, http = served
     body = said("0123456789" * 8, stream=True)
@@ -120,6 +121,7 @@ def test_who_leaves_under_a_key_is_waited_for_but_not_forever(served, monkeypatc
     assert http.post(CHAT, json=said("short"), headers=keyed("k")).status_code == 200  # forgotten
 
 
+@pytest.mark.thorough
 def test_who_comes_back_too_late_begins_anew_and_hears_nothing_of_the_end(served, monkeypatch):
     """Of the first, which takes a moment to end."""
     engine, http = served
@@ -140,6 +142,7 @@ def test_who_comes_back_too_late_begins_anew_and_hears_nothing_of_the_end(served
     assert len(engine.requests) == 2
 
 
+@pytest.mark.thorough
 def test_who_comes_back_in_time_is_waited_for_anew(served, monkeypatch):
     engine, http = served
     monkeypatch.setattr(replays, "LINGER_SECONDS", 0.4)
@@ -271,6 +274,7 @@ def test_the_official_clients_may_use_it(served):
     assert len(engine.requests) == 2
 
 
+@pytest.mark.thorough
 def test_a_file_is_kept_once_however_its_form_is_drawn(served):
     with openai.OpenAI(base_url=f"{served[1].base_url}/v1", api_key="none") as client:
         large = (b"--line" + b"x" * 1000 + b"\n") * 17_000

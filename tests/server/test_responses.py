@@ -303,6 +303,7 @@ def test_in_the_background_it_is_polled_for(pacing, slow):
     assert told["choices"][0]["tokens"]["completion"] == 30
 
 
+@pytest.mark.thorough
 def test_in_the_background_it_outlives_its_connection(pacing, slow):
     stream = pacing.create(**asked("a" * 50), background=True, stream=True)
     made = next(stream).response

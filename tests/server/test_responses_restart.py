@@ -123,6 +123,7 @@ def test_another_models_answer_is_not_begun_anew(tmp_path):
         assert not engine.requests
 
 
+@pytest.mark.thorough
 def test_another_process_that_lives_keeps_its_own(tmp_path):
     with served(tmp_path, 0.01, drain_seconds=0) as (first, url), strict(url) as client:
         made = client.responses.create(**asked("a" * 4000), background=True)
@@ -145,6 +146,7 @@ def test_another_process_that_lives_keeps_its_own(tmp_path):
                 wait_until(lambda url=url: httpx.get(url).status_code == 404)
 
 
+@pytest.mark.thorough
 def test_one_that_lives_takes_up_what_another_leaves(tmp_path, monkeypatch):
     monkeypatch.setattr(responses, "LOOK_SECONDS", 0.01)
     with served(tmp_path) as (second, other), strict(other) as visitor:

@@ -80,6 +80,7 @@ def test_calls_in_one_piece(client):
     assert (response.tools[0].name, response.tool_choice) == ("look", "auto")
 
 
+@pytest.mark.thorough
 def test_calls_in_a_stream(client):
     with client.responses.stream(**ask()) as stream:
         events = list(stream)

@@ -158,6 +158,7 @@ def test_a_client_that_leaves_ends_its_span():
         assert echo.root().attributes["error.type"] == "cancelled"
 
 
+@pytest.mark.thorough
 def test_they_go_where_the_environment_says(monkeypatch):
     heard = []
 
@@ -198,6 +199,7 @@ def test_without_the_package_it_is_one_sentence(monkeypatch):
         __import__("octavo.server.traces")
 
 
+@pytest.mark.thorough
 def test_unless_asked_for_nothing_of_it_is_imported():
     program = (
         "import sys, octavo.cli.serve, octavo.server.process, octavo.engine.async_engine\n"
