@@ -121,6 +121,7 @@ def test_the_version_needs_no_heavy_import(home):
     assert ran.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.thorough
 def test_a_reader_that_leaves_ends_the_program_quietly(program, home):
     kept = home / "models" / "hf" / "org" / "repo"
     kept.mkdir(parents=True)

@@ -188,6 +188,7 @@ def test_a_hostile_schema_is_compiled_or_refused(grammars, name):
             one.mask()
 
 
+@pytest.mark.thorough
 def test_other_threads_go_on_while_a_schema_compiles(grammars):
     grammars.prepare()
     ticks, is_done = 0, False

@@ -65,6 +65,7 @@ def test_version_2_is_read_like_version_3(tiny, tmp_path):
     assert old.tensors.keys() == read_gguf(tiny).tensors.keys()
 
 
+@pytest.mark.thorough
 def test_a_quarter_of_a_million_strings_take_less_than_half_a_second(tmp_path):
     words = b"".join(string(b"token %d" % i) for i in range(262_144))
     tokens = field("tokens", ARRAY, struct.pack("<IQ", STRING, 262_144) + words)

@@ -74,6 +74,7 @@ def trickle(client, data, pause=0.03):
 # ---- what does not arrive
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "begin", [b"", b"P", b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nx-a: "]
 )
@@ -101,6 +102,7 @@ def test_bytes_that_trickle_do_not_help(hasty):
     assert len(engine.requests) == before
 
 
+@pytest.mark.thorough
 def test_half_a_body_is_told_so(hasty):
     with connected(hasty[2]) as client:
         head, body = post("a")
@@ -172,6 +174,7 @@ def test_a_client_that_asks_again_has_its_time_again(hasty):
             time.sleep(0.12)
 
 
+@pytest.mark.thorough
 def test_blank_lines_keep_no_connection(hasty):
     with connected(hasty[2]) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")

@@ -40,6 +40,7 @@ def test_a_chat_goes_on(client):
     assert "".join(filter(None, said)) == TEXT
 
 
+@pytest.mark.thorough
 def test_a_completion_goes_on(client):
     chunks = client.completions.create(model="echo", prompt=TEXT, max_tokens=40, stream=True)
     assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == TEXT
@@ -54,6 +55,7 @@ def test_a_response_goes_on_also_when_it_is_taken_up_again(client):
     assert list(again)[-1].response.output_text == TEXT
 
 
+@pytest.mark.thorough
 def test_a_message_goes_on(slow):
     with anthropic.Anthropic(base_url=slow[1], api_key="none", max_retries=0) as client:
         asked = [{"role": "user", "content": TEXT}]
