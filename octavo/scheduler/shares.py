@@ -33,6 +33,10 @@ class Shares:
             self._forget_below(floor)
         return tag
 
+    def another_precedes(self, tenant: str, tag: float) -> bool:
+        """A request of another, who was here since all were gone, would come before that tag."""
+        return any(used < tag for one, used in self._used.items() if one != tenant)
+
     def settle(self, tenant: str, estimated: float, true: float) -> None:
         if tenant in self._used:
             self._used[tenant] += true - estimated

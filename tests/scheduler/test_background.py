@@ -4,15 +4,20 @@ import pytest
 
 from octavo.errors import QueueFull
 from octavo.kvcache.tables import PageTables
-from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.scheduler import SHORT, Scheduler
 from octavo.types import KVGroup, Request, SamplingParams
 
 TOKEN = 9
 
 
-def scheduler_of(num_pages=100, max_running=4, max_waiting=8):
-    tables = PageTables([KVGroup(num_layers=1, kv_heads=1, head_dim=8)], [num_pages], max_chunk=32)
-    return Scheduler(tables, max_running=max_running, max_waiting=max_waiting, step_tokens=32)
+def scheduler_of(num_pages=100, max_running=4, max_waiting=8, step_tokens=32):
+    group = KVGroup(num_layers=1, kv_heads=1, head_dim=8)
+    return Scheduler(
+        PageTables([group], [num_pages], max_chunk=step_tokens),
+        max_running=max_running,
+        max_waiting=max_waiting,
+        step_tokens=step_tokens,
+    )
 
 
 def add(scheduler, id, num_tokens=20, *, is_background=False, tenant="", **params):
@@ -53,6 +58,14 @@ def test_it_rests_with_its_pages_while_others_run_and_goes_on_where_it_was():
     scheduler.cancel("guest")
     assert run(scheduler) == ["slow"]
     assert len(slow.tokens) == len(had) + 1
+
+
+def test_its_steps_are_short_since_whoever_comes_waits_for_the_one_that_runs():
+    scheduler = scheduler_of(step_tokens=256)
+    add(scheduler, "batch", 200, is_background=True)
+    assert scheduler.plan().num_tokens == SHORT
+    add(scheduler, "guest", 200)
+    assert scheduler.plan().num_tokens == 200
 
 
 def test_it_gives_places_to_others_the_last_first():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octavo.kvcache.tables import PageTables
-from octavo.scheduler.scheduler import Scheduler
+from octavo.scheduler.scheduler import SHORT, Scheduler
 from octavo.scheduler.shares import MOST_TENANTS, Shares, cost
 from octavo.types import KVGroup, Request, SamplingParams
 
@@ -18,9 +18,11 @@ TOKEN = 9
 class Served:
     """A scheduler whose tokens nobody computes, and what each tenant had of it."""
 
-    def __init__(self, max_running=4, num_pages=400):
-        tables = PageTables([KVGroup(1, 1, 8)], [num_pages], max_chunk=64)
-        self.scheduler = Scheduler(tables, max_running=max_running, max_waiting=200, step_tokens=64)
+    def __init__(self, max_running=4, num_pages=400, step_tokens=64):
+        tables = PageTables([KVGroup(1, 1, 8)], [num_pages], max_chunk=step_tokens)
+        self.scheduler = Scheduler(
+            tables, max_running=max_running, max_waiting=200, step_tokens=step_tokens
+        )
         self.had, self.asked, self.steps, self.firsts = Counter(), 0, 0, {}
 
     def ask(self, tenant, num_prompt=30, num_new=20, priority=0, topic=None):
@@ -119,6 +121,27 @@ def test_a_prompt_that_ends_in_a_step_does_not_wait_for_prompts_of_others():
     later = [c for c in step.chunks if c.sequence.order > own.order and c.end - c.start > 1]
     assert later == []
     assert step.num_tokens < 64
+
+
+def test_prompts_of_a_flood_take_short_steps_once_a_guest_was_there():
+    served = Served(step_tokens=256)
+    for _ in range(2):
+        served.ask("flood", num_prompt=200, num_new=90)
+    assert served.step().num_tokens == 256, "while nobody else has asked"
+    guest = served.ask("guest", num_prompt=200)
+    assert num_of_prompts(served.step(), guest) == 200, "its own prompt has all that is there"
+    for _ in range(30):
+        served.step()
+    served.ask("flood", num_prompt=200)
+    assert num_of_prompts(served.step()) == SHORT
+    guest = served.ask("guest", num_prompt=200)
+    step = served.step()
+    assert (num_of_prompts(step, guest), num_of_prompts(step)) == (200, 200)
+
+
+def num_of_prompts(step, id=None):
+    sizes = [(c.sequence.id, c.end - c.start) for c in step.chunks if c.end - c.start > 1]
+    return sum(size for whose, size in sizes if id in (None, whose))
 
 
 def test_a_pause_saves_nothing_up():
