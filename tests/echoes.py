@@ -73,7 +73,7 @@ class EchoEngine:
         self.requests = []
         self.stopping = False
 
-    async def prepare(self, params):
+    async def prepare(self, params, tenant):
         if params.regex == "(":
             raise BadRequest("unclosed group", "regex")
         if params.schema == '{"not": {}}':

@@ -12,7 +12,6 @@ import logging
 from asyncio import AbstractEventLoop
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -22,6 +21,7 @@ from typing import Any, NoReturn, Self
 from octavo.config import Config, Plan
 from octavo.engine.chat_format import ChatFormat
 from octavo.engine.engine import Engine, Told
+from octavo.engine.turns import Turns
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
 from octavo.grammar.matcher import Compiled
 from octavo.loader.tokenizer import Tokenizer
@@ -43,8 +43,7 @@ class AsyncEngine:
         self._config = engine if isinstance(engine, Config) else engine.config
         self._engine = None if isinstance(engine, Config) else engine
         self._thread: Thread | None = None
-        # Of its own: grammars that take long keep none of the loop's other threads from their work.
-        self._compiler = ThreadPoolExecutor(1, "octavo-grammars")
+        self._compiling = Turns("octavo-grammars")
         self._inbox = SimpleQueue[Callable[[], None] | None]()  # None: end
         self._lock = Condition()  # of what follows
         self._mailboxes: dict[str, _Mailbox] = {}  # of the requests that have not finished
@@ -167,15 +166,15 @@ class AsyncEngine:
                 self._inbox.put(partial(self._add, request, held_to))  # before what `stop` puts
             return [Events(self._mailboxes[request.id], self._leave) for request in requests]
 
-    async def prepare(self, params: SamplingParams) -> Compiled | None:
-        """Compiles what an answer is to be held to, beside the event loop and the engine; `submit`
-        finds it as long as the caller keeps it. Raises BadRequest."""
+    async def prepare(self, params: SamplingParams, tenant: str = "") -> Compiled | None:
+        """Compiles what an answer is to be held to, beside the event loop and the engine, in turn
+        with other tenants'; `submit` finds it as long as the caller keeps it. Raises
+        BadRequest."""
         if params.constraint is None:
             return None
         if (known := self.engine.grammars.known(params.constraint)) is not None:
             return known  # and waits for nobody else's
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._compiler, self.engine.compile, params)
+        return await self._compiling.do(tenant, partial(self.engine.compile, params))
 
     def _check_room(self, requests: list[Request]) -> None:
         if not self._is_open:

@@ -72,7 +72,8 @@ class Desk:
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Running:
         """Whoever is given it closes it. Raises RateLimited, QueueFull, CapacityError, BadRequest:
         then nothing runs. In the background it runs only while nothing else does."""
-        kept = await self._compile(reply)
+        tenant = tenant_of(key)
+        kept = await self._compile(reply, tenant)
         requests = _requests(reply, key, in_background=in_background)
         try:
             grant = self.gate.admit(key, reply, in_background=in_background)
@@ -80,7 +81,6 @@ class Desk:
         except BadRequest as error:
             raise _worded(reply.call, error) from None
         del kept  # the engine has it now
-        tenant = tenant_of(key)
         try:
             running.listener = self.journal.open(reply, tenant, in_background=in_background)
         except BaseException:
@@ -97,7 +97,7 @@ class Desk:
                 f"{problem}: ask for fewer", "prompt" if len(call.prompts) > call.n else "n"
             )
 
-    async def _compile(self, reply: Reply) -> object:
+    async def _compile(self, reply: Reply, tenant: str) -> object:
         """What the engine makes of grammars before it takes the call; to be kept until then. What
         the text must be comes first, by itself: so what is wrong with it is told of it, also where
         the answer will be calls and no text."""
@@ -105,15 +105,15 @@ class Desk:
         held = asked.held_to(reply.grammar)
         each = (asked,) if held is asked else (asked, held)
         try:
-            return [await self.engine.prepare(params) for params in each]
+            return [await self.engine.prepare(params, tenant) for params in each]
         except BadRequest as error:
-            raise await self._blamed(reply.call, error) from None
+            raise await self._blamed(reply.call, error, tenant) from None
 
-    async def _blamed(self, call: Call, error: BadRequest) -> BadRequest:
+    async def _blamed(self, call: Call, error: BadRequest, tenant: str) -> BadRequest:
         """In the caller's words, and of one tool where its schema is at fault by itself."""
         for tool in _tools(call) if error.field == "tools" else ():
             try:
-                await self.engine.prepare(SamplingParams(schema=tool.parameters))
+                await self.engine.prepare(SamplingParams(schema=tool.parameters), tenant)
             except BadRequest as its_own:
                 return BadRequest(its_own.problem, tool.field)
         return _worded(call, error)

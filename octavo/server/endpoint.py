@@ -32,7 +32,7 @@ class Endpoint:
         headers = {self.dialect.ID_HEADER: reply.id, **named}
         if reply.call.thread and reply.call.thread.is_kept:
             return await _kept(http, reply, headers)
-        running = await http.app.state.desk.begin(reply, http.state.key)
+        running = await unless_gone(http, http.app.state.desk.begin(reply, http.state.key))
         if reply.call.stream:
             return Told(self.dialect.chunks(reply, running.events()), running, headers)
         try:
@@ -65,7 +65,7 @@ def _width(asked: int | None) -> int:
 
 async def _kept(http: HttpRequest, reply: Reply, headers: dict[str, str]) -> Response:
     """Of what runs by itself, for whoever asks for it later too: this client is the first."""
-    run = await http.app.state.responses.begin(reply, http.state.key)
+    run = await unless_gone(http, http.app.state.responses.begin(reply, http.state.key))
     if reply.call.stream:
         return Told(run.log.follow(), run, headers)
     try:

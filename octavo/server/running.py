@@ -54,7 +54,7 @@ class Engine(Protocol):
     @property
     def num_requests(self) -> int: ...  # taken and not finished
 
-    async def prepare(self, params: SamplingParams) -> object: ...  # submit finds what is kept
+    async def prepare(self, params: SamplingParams, tenant: str) -> object: ...  # to be kept
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from contextlib import suppress
 
 import httpx
@@ -18,11 +19,18 @@ from octavo.types import Finished
 
 
 class Watched(Engine):
-    """Keeps what its requests were told last."""
+    """Keeps what its requests were told last, and the grammars it was to compile."""
 
     def __init__(self, config):
         super().__init__(config)
-        self.ends = []
+        self.ends, self.compiled, self.may_compile = [], [], threading.Event()
+        self.may_compile.set()
+
+    def compile(self, params):
+        if params.constraint:
+            self.compiled.append(params.constraint.text)
+            self.may_compile.wait()
+        return super().compile(params)
 
     def step(self):
         told = super().step()
@@ -154,6 +162,35 @@ def test_who_leaves_gives_all_pages_back_at_once(served, fields):
     wait_until(lambda: len(engine.ends) == fields.get("n", 1) and is_idle(engine))
     assert {end.reason for end in engine.ends} == {"cancelled"}
     assert all(end.usage.completion_tokens < 4000 for end in engine.ends)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_who_leaves_before_its_grammar_is_compiled_has_it_compiled_no_more(served, fields):
+    engine, url = served
+    one, two = (f"{name} of {len(fields)}" for name in ("one", "two"))  # not compiled yet
+    engine.may_compile.clear()
+    engine.compiled.clear()
+
+    async def leave():
+        async with httpx.AsyncClient(base_url=url, timeout=None) as http:
+
+            def ask(regex):
+                body = said("Go on", regex=regex, **fields)
+                return asyncio.create_task(http.post("/v1/chat/completions", json=body))
+
+            first = ask(one)
+            while engine.compiled != [one]:
+                await asyncio.sleep(0.002)
+            second = ask(two)
+            await asyncio.sleep(0.1)
+            second.cancel()
+            await asyncio.sleep(0.1)
+            engine.may_compile.set()
+            assert (await first).status_code == 200
+
+    asyncio.run(leave())
+    wait_until(lambda: is_idle(engine))
+    assert set(engine.compiled) == {one}
 
 
 def test_random_leavers_leave_nothing_behind(served, client):
