@@ -63,7 +63,7 @@ def offered(
 
 def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     if len(tools) > MAX_TOOLS:
-        raise BadRequest(f"{len(tools)} are more than {MAX_TOOLS}", "tools")
+        raise BadRequest(f"{len(tools)} are more than {MAX_TOOLS}, give fewer", "tools")
     known: dict[str, Tool] = {}
     for tool in tools:
         if tool.name in known:
@@ -77,7 +77,7 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
 def called(id: str, name: str, arguments: str, *, field: str) -> ToolCall:
     """A call that comes back, arguments as text. Raises BadRequest where they are no object."""
     if not is_object(arguments or "{}"):
-        raise BadRequest("it is not the JSON text of an object", field)
+        raise BadRequest("it is not the JSON text of an object, give one", field)
     return ToolCall(id, name, arguments or "{}")
 
 
