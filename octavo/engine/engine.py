@@ -141,8 +141,8 @@ class Engine:
                 raise BadRequest(f"token {token_id} is not in [0, {size})", field)
 
     def add(self, request: Request) -> Sequence:
-        """Queues the request; the sequence is to look at. Raises BadRequest or QueueFull: then it
-        is as if never asked."""
+        """Queues the request; the sequence returned may be read, not changed. Raises BadRequest or
+        QueueFull, and then has changed nothing."""
         self.check(request)
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed

@@ -39,7 +39,7 @@ class Notation:
         return tuple(quote for quote in self.quotes if len(quote) > 1)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """As a model would have written them, so that what it reads again is what it said."""
+        """As the model would have written them: its earlier calls come back in its own spelling."""
         between = "," + self.space
         return between.join(
             f"{self._key(name, is_bare=self.bare_names)}{self.ends_name}"
