@@ -36,7 +36,7 @@ _TYPES: Mapping[str, Any] = {
 }
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"})
 _OPENS = frozenset(  # keywords by which there may be, or must be, other properties
-    {"additionalProperties", "patternProperties", "minProperties"}
+    {"additionalProperties", "unevaluatedProperties", "patternProperties", "minProperties"}
     | {"allOf", "anyOf", "oneOf", "$ref"}
 )
 _NEVER_BARE = ENDS_BARE | frozenset("<>\"'")

@@ -165,8 +165,11 @@ def test_what_is_shared_may_refer_to_what_is_shared_only():
 
 @pytest.mark.parametrize(("required", "is_open"), [([], False), (["a"], False), (["a", "b"], True)])
 def test_who_lists_all_properties_that_it_requires_expects_no_others(required, is_open):
-    *_, body = rules({"properties": {"a": {}}, "required": required}, "json")
+    parameters = {"properties": {"a": {}}, "required": required}
+    *_, body = rules(parameters, "json")
     assert ('"additionalProperties": false' not in body) == is_open
+    *_, body = rules(parameters | {"unevaluatedProperties": True}, "json")
+    assert '"additionalProperties": false' not in body
 
 
 @pytest.mark.parametrize("required", [5, [["a"]]])
