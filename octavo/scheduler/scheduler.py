@@ -38,7 +38,7 @@ SHORT = 64
 
 _Order: TypeAlias = tuple[bool, float, float, float]  # in the background, priority, tag, arrival
 _order = attrgetter("order")
-_last: _Order = (True, inf, inf, inf)
+_LAST: _Order = (True, inf, inf, inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Scheduler:
         plan.drop(last)
         return last
 
-    def _admit(self, plan: "_Plan", before: _Order = _last) -> None:
+    def _admit(self, plan: "_Plan", before: _Order = _LAST) -> None:
         """Waiting sequences in their order: one that must wait lets nobody pass, and those that
         have just given way must wait."""
         while self._waiting and plan.tokens_left and not plan.is_short:
