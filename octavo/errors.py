@@ -148,7 +148,8 @@ class RateLimited(CapacityError):
 
     def __init__(self, what: str, used: int, limit: int, retry_after: float) -> None:
         super().__init__(
-            f"the key has used {used} of its {limit} {what}: try again in {retry_after:.1f} s",
+            f"the key has {used} of its {limit} {what} in use, and this one does not fit beside "
+            f"them: try again in {retry_after:.1f} s",
             retry_after,
         )
 

@@ -85,7 +85,8 @@ def _typers(hint: Any) -> Any:
     if get_origin(hint) is tuple:
         return list[get_args(hint)[0]]  # type: ignore[misc]
     if isinstance(hint, UnionType):
-        return next(one for one in get_args(hint) if one is not type(None)) | None
+        one = next(one for one in get_args(hint) if one is not type(None))
+        return _typers(one) | None
     return hint
 
 

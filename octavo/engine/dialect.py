@@ -55,8 +55,9 @@ def choose(name: str | None, template: str | None) -> Dialect:
     if name is not None:
         try:
             named: Dialect = entry(FOLDER, name).DIALECT
-        except UnknownName as error:
-            raise BadConfig("tool_dialect", f"{error}: {', '.join(names(FOLDER))}") from None
+        except UnknownName:
+            problem = f"{name[:80]!r} is none of {', '.join(names(FOLDER))}"
+            raise BadConfig("tool_dialect", problem) from None
         return named
     spoken = (one for one in names(FOLDER) if entry(FOLDER, one).is_spoken(template or ""))
     chosen: Dialect = entry(FOLDER, next(spoken, "plain")).DIALECT

@@ -137,7 +137,7 @@ class UnknownFields:
         for name in unknown.keys() - self._logged:
             if len(self._logged) < MAX_LOGGED:
                 self._logged.add(name)
-                logger.warning("ignored a field nobody here knows: %r", name[:100])
+                logger.warning("ignored what nobody here knows or runs: %r", name[:100])
         # Names come from outside: whatever is not plain in a header is percent-encoded.
         shown = [quote(name[:100], safe="[]") for name in list(unknown)[:MAX_NAMED]]
         more = [f"and {len(unknown) - MAX_NAMED} more"] if len(unknown) > MAX_NAMED else []

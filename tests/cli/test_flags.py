@@ -21,6 +21,7 @@ class Asked:
     stop: tuple[str, ...] = ()  # text that ends it
     cache: bool = True  # look things up
     shape: Any = None  # of the answer
+    words: tuple[str, ...] | None = None  # it may have
 
 
 def ask(*arguments):
@@ -41,9 +42,9 @@ def test_defaults_are_the_fields_or_the_commands_own():
 
 
 def test_every_kind_of_field_is_read():
-    said = "m --memory 4GiB --top-p 0.1 --stop a --stop b --no-cache --shape {}"
+    said = "m --memory 4GiB --top-p 0.1 --stop a --stop b --no-cache --shape {} --words c --words d"
     asked = ask(*said.split())
-    assert asked == Asked("m", 4 << 30, 0.1, ("a", "b"), cache=False, shape="{}")
+    assert asked == Asked("m", 4 << 30, 0.1, ("a", "b"), False, "{}", ("c", "d"))
 
 
 def test_the_comment_beside_a_field_is_its_help():

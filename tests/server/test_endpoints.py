@@ -251,5 +251,5 @@ def test_the_log_names_an_unknown_field_once(http, caplog):
     for _ in range(2):
         finished(http, max_tokens=1, never_heard_of=1)
     assert [r.getMessage() for r in caplog.records].count(
-        "ignored a field nobody here knows: 'never_heard_of'"
+        "ignored what nobody here knows or runs: 'never_heard_of'"
     ) == 1
