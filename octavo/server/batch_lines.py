@@ -21,7 +21,7 @@ from octavo.server.marks import marks
 from octavo.types import Json
 
 MOST_LINES = 50_000
-MOST_PROBLEMS = 100  # that a batch names; whoever has more has one mistake in every line
+MOST_PROBLEMS = 100  # that a batch names; more are the same mistake in every line
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
     for number, raw in _raw_lines(path):
         count += 1
         if count > MOST_LINES:
-            problems.append(Problem("too_many_lines", f"there are more than {MOST_LINES}", number))
+            problem = f"there are more than {MOST_LINES}, make several batches of them"
+            problems.append(Problem("too_many_lines", problem, number))
             break
         try:
             line = _line(number, raw, endpoint)
@@ -122,7 +123,7 @@ def _line(number: int, raw: bytes, endpoint: str) -> Line:
     ignored = {} if is_plain else _looked_at(number, raw)
     body = bytes(read.body)
     if body[:1] != b"{":
-        raise BadLine("invalid_body", "body: it is no object", number, "body")
+        raise BadLine("invalid_body", "body: it is no object, give one", number, "body")
     if read.url != endpoint:
         problem = f"url: {read.url[:100]!r} is not the batch's endpoint {endpoint!r}"
         raise BadLine("invalid_url", problem, number, "url")
