@@ -83,14 +83,14 @@ def command(
 
     state = State(hub.home() / "state.db")
     keys = Keys(State(state.path))  # who asks does not wait for what others write
-    if not (keys.are_there or allow_anonymous or is_loopback(host)):
-        problem = "others reach it and no key is asked for: make one with `octavo keys create`"
-        raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
+    is_local = is_loopback(host)
+    if not (keys.are_there or allow_anonymous or is_local):
+        raise _unguarded(host)
     _check_drain(drain_seconds)
     raise_file_limit()
     heard = _heard(log_requests=log_requests, traces=traces)
     origins = cors_origin or ()
-    gate = Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host), origins=origins)
+    gate = Gate(keys, allow_anonymous=allow_anonymous, is_local=is_local, origins=origins)
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)
         typer.echo(f"{engine.name} at {_url(listener)}", err=True)
@@ -107,6 +107,11 @@ def command(
             **heard,
         )
         server.run(sockets=[listener])
+
+
+def _unguarded(host: str) -> BadConfig:
+    problem = "others reach it and no key is asked for: make one with `octavo keys create`"
+    return BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
 
 
 def _check_drain(seconds: float) -> None:

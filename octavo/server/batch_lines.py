@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an input is none."""
+    """What is wrong with the input of a batch, as the batch shows it."""
 
     code: str
     message: str
@@ -96,8 +96,8 @@ def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered, without their ends; blank ones left out. Of a line that is too long, enough to
-    tell."""
+    """Numbered, without their ends; blank ones left out. Of a line of more than MAX_BODY bytes
+    only the first MAX_BODY + 1, which tell that it is too long."""
     number = 0
     with path.open("rb") as file:
         while raw := file.readline(MAX_BODY + 1):

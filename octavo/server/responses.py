@@ -76,8 +76,8 @@ class Responses:
         return self._desk.prepare(dialect, call)
 
     async def resolved(self, call: Call, key: Key | None) -> Call:
-        """`call` with the prompt it has once all that it goes on from is known. Any call may come.
-        Raises BadRequest."""
+        """`call` with its prompt, once what it goes on from has been looked up; a call that goes on
+        from nothing as it is. Raises BadRequest."""
         if call.prompts or call.thread is None:
             return call
         return await asyncio.to_thread(self._resolved, call, call.thread, tenant_of(key))
