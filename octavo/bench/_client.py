@@ -1,8 +1,9 @@
-"""HTTP/1.1 to one server, for as little CPU as can be.
+"""HTTP/1.1 to one server, for as little CPU as can be: clients share the machine's cores with the
+server they measure.
 
-Knows no API. Clients share the machine's cores with the server they measure: what is read here is
-given away at once, in the call that brings it, and costs a third of what other clients take for it.
-Each request has a connection of its own, so that none meets one the server has just closed.
+Owns one connection per request, so that none is sent over one that the server has just closed. A
+piece of a body is handed on in the very call of the event loop that reads it, which takes a third
+of the CPU time that general clients do. Knows no API.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ class Broken(Exception):
 class Reply:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)  # by their names in lower case
-    body: bytearray = field(default_factory=bytearray)  # but for what went to `hear`
+    body: bytearray = field(default_factory=bytearray)  # without what `hear` was told
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class Client:
         except ValueError:
             parts, given = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadConfig("url", f"{url!r} is not one such as http://127.0.0.1:8000")
+            raise BadConfig(
+                "url", f"{url!r} is no URL of a server: give one such as http://127.0.0.1:8000"
+            )
         is_secure = parts.scheme == "https"
         port = given or (443 if is_secure else 80)
         return cls(parts.hostname, port, is_secure, parts.path.rstrip("/"), key)

@@ -16,6 +16,7 @@ from time import perf_counter
 import msgspec
 
 from octavo.bench._client import Broken, Client, Reply
+from octavo.errors import BadConfig
 
 _TEXT = (
     "the of and to in is was for on that with as by at from it an are this be or had not but one "
@@ -30,7 +31,8 @@ WORDS = _TEXT.split()
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Every request alike, but for its words."""
+    """Every request alike, but for its words. Raises BadConfig for a shared prefix that is longer
+    than the prompt."""
 
     url: str
     model: str
@@ -41,6 +43,14 @@ class Load:
     seed: int
     key: str | None = None
     explains: bool = False  # the server is ours, and is asked where the time went
+
+    def __post_init__(self) -> None:
+        if self.shared_prefix > self.prompt_tokens:
+            problem = (
+                f"{self.shared_prefix} is more than the {self.prompt_tokens} of --prompt-tokens: "
+                "give less"
+            )
+            raise BadConfig("shared_prefix", problem)
 
     @property
     def client(self) -> Client:

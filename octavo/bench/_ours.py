@@ -36,7 +36,8 @@ class Work:
 
     @property
     def most_steps(self) -> int:
-        """The first of a batch go on while the last are prefilled, a step a chunk at most."""
+        """That the first sequence of a batch may take: it generates on while the others are
+        prefilled, one step a chunk of theirs at most."""
         return self.new_tokens + self.batch * (self.context // 128 + 2)
 
 

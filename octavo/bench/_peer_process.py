@@ -20,7 +20,7 @@ from octavo.registry import entry
 
 FOLDER = "octavo.bench._peers"
 CHILD = Path(__file__).with_name("_peers") / "_child.py"
-LIMIT = 900  # seconds for one order: a peer whose threads wait for each other for ever is over
+LIMIT = 900  # seconds for one order; a peer whose threads are deadlocked is ended then
 
 
 class Failed(Exception):

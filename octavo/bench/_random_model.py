@@ -98,8 +98,8 @@ FORMATS = MappingProxyType(
         "q6_k": Format(14, ((208, 1),)),
     }
 )
-# Of those that are floats: their bits as numbers, which of them are sign and fraction, and the
-# exponent that makes them 2^-6 to 2^-5.
+# The formats that are plain floats: (unsigned type of the same width, mask of the sign and fraction
+# bits, exponent bits). Random bits under the mask and that exponent are floats of 2^-6 to 2^-5.
 FLOATS = MappingProxyType(
     {
         "f32": ("<u4", 0x807F_FFFF, 0x3C80_0000),

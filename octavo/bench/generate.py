@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from octavo.bench._progress import say, saying
-from octavo.errors import BadConfig
 
 
 def command(
@@ -38,9 +37,6 @@ def command(
     from octavo.engine.llm import LLM
     from octavo.types import SamplingParams
 
-    if shared_prefix > prompt_tokens:
-        problem = f"{shared_prefix} is more than the {prompt_tokens} of --prompt-tokens"
-        raise BadConfig("shared_prefix", problem)
     load = Load("", model, requests, prompt_tokens, new_tokens, shared_prefix, seed)
     prompts = [load.prompt(number) for number in range(requests)]
     with saying():

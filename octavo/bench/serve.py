@@ -64,9 +64,6 @@ def command(
 
     from octavo.bench._load import Load
 
-    if shared_prefix > prompt_tokens:
-        problem = f"{shared_prefix} is more than the {prompt_tokens} of --prompt-tokens"
-        raise BadConfig("shared_prefix", problem)
     turns = _numbers("concurrency", concurrency, int) if rate is None else []
     rates = [] if rate is None else _numbers("rate", rate, float)
     load = Load(url, model, requests, prompt_tokens, new_tokens, shared_prefix, seed, key, explain)
@@ -156,7 +153,9 @@ def _numbers(option: str, text: str, kind: type) -> list[Any]:
     except ValueError:
         numbers = []
     if not numbers or not all(0 < number < 1e6 for number in numbers):
-        raise BadConfig(option, f"{text!r} is not a list of positive numbers such as 1,4,16")
+        raise BadConfig(
+            option, f"{text!r} is not a list of positive numbers: give one such as 1,4,16"
+        )
     return numbers
 
 

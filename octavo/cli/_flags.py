@@ -58,7 +58,8 @@ def comments(kind: type) -> dict[str, str]:
 
 
 def _help(helps: dict[str, str], field: Field[Any], defaults: dict[str, object]) -> str:
-    """What None means is of use where leaving the flag out means None."""
+    """A field's comment may end in "None: MEANING": that is shown as what happens if the flag is
+    not given, unless the command has a default of its own, which is then never None."""
     about, none, meaning = helps.get(field.name, "").partition("None: ")
     if not none:
         return about

@@ -1,6 +1,7 @@
 """octavo serve: a model over HTTP."""
 
 from enum import Enum
+from socket import socket
 from typing import Annotated, Any
 
 import typer
@@ -82,24 +83,17 @@ def command(
 
     state = State(hub.home() / "state.db")
     keys = Keys(State(state.path))  # who asks does not wait for what others write
-    if not (keys.are_there or allow_anonymous or is_loopback(host)):
-        problem = "others reach it and no key is asked for: make one with `octavo keys create`"
-        raise BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
-
-    if not 0 <= drain_seconds <= LONGEST_DRAIN:  # nan is not, either
-        problem = f"{drain_seconds:g} is not in [0, {LONGEST_DRAIN:g}]: give seconds within"
-        raise BadConfig("drain_seconds", problem)
-
+    is_local = is_loopback(host)
+    if not (keys.are_there or allow_anonymous or is_local):
+        raise _unguarded(host)
+    _check_drain(drain_seconds)
     raise_file_limit()
     heard = _heard(log_requests=log_requests, traces=traces)
     origins = cors_origin or ()
-    gate = Gate(keys, allow_anonymous=allow_anonymous, is_local=is_loopback(host), origins=origins)
+    gate = Gate(keys, allow_anonymous=allow_anonymous, is_local=is_local, origins=origins)
     with listen(host, port) as listener:  # a port that is taken is found before the model loads
         engine = Engine(asked)
-        listener.listen()  # whoever calls once the address is said is heard as soon as we can
-        address = listener.getsockname()
-        name = f"[{address[0]}]" if ":" in address[0] else address[0]
-        typer.echo(f"{engine.name} at http://{name}:{address[1]}/v1", err=True)
+        typer.echo(f"{engine.name} at {_url(listener)}", err=True)
         typer.echo(_memory(engine.plan), err=True)
         fields = UnknownFields(are_refused=unknown_fields is UnknownFieldsAre.REFUSED)
         server = Server(
@@ -113,6 +107,23 @@ def command(
             **heard,
         )
         server.run(sockets=[listener])
+
+
+def _unguarded(host: str) -> BadConfig:
+    problem = "others reach it and no key is asked for: make one with `octavo keys create`"
+    return BadConfig("host", f"{host}: {problem}, or give --allow-anonymous")
+
+
+def _check_drain(seconds: float) -> None:
+    """Raises BadConfig."""
+    if not 0 <= seconds <= LONGEST_DRAIN:  # nan is not, either
+        problem = f"{seconds:g} is not in [0, {LONGEST_DRAIN:g}]: give seconds within"
+        raise BadConfig("drain_seconds", problem)
+
+
+def _url(listener: socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 def _heard(*, log_requests: bool, traces: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from octavo.errors import Forbidden, OctavoError, StepFailed, Unauthorized, Usag
 from octavo.registry import entry, names
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import Batches
-from octavo.server.calls import Reply
+from octavo.server.calls import FAILED, Reply
 from octavo.server.desk import PROTOCOLS, Desk, dialects
 from octavo.server.endpoint import Endpoint
 from octavo.server.exchange import MAX_BODY, UnknownFields, guarded, json_response
@@ -28,7 +28,7 @@ from octavo.server.journal import Journal
 from octavo.server.metrics import Metrics
 from octavo.server.protocols._openai import problem
 from octavo.server.replays import Replays
-from octavo.server.responses import FAILED, Responses
+from octavo.server.responses import Responses
 from octavo.server.running import Engine, Listener
 from octavo.server.state import State
 from octavo.types import Json

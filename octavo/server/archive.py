@@ -73,8 +73,8 @@ class Archive:
         self._insert(record, self._claim.name)
 
     def close(self, record: Record) -> None:
-        """Of one that was open, and is over. Whoever says so first is right, and what was removed
-        meanwhile stays so."""
+        """Of one that was open, and is over. Does nothing where another process closed it first, or
+        where it was removed meanwhile."""
         events = _packed(record.events)
         size = len(record.response) + len(events or b"")
         with self._state.change() as connection:

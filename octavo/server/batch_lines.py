@@ -21,7 +21,7 @@ from octavo.server.marks import marks
 from octavo.types import Json
 
 MOST_LINES = 50_000
-MOST_PROBLEMS = 100  # that a batch names; whoever has more has one mistake in every line
+MOST_PROBLEMS = 100  # that a batch names; more are the same mistake in every line
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why an input is none."""
+    """What is wrong with the input of a batch, as the batch shows it."""
 
     code: str
     message: str
@@ -78,7 +78,8 @@ def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
     for number, raw in _raw_lines(path):
         count += 1
         if count > MOST_LINES:
-            problems.append(Problem("too_many_lines", f"there are more than {MOST_LINES}", number))
+            problem = f"there are more than {MOST_LINES}, make several batches of them"
+            problems.append(Problem("too_many_lines", problem, number))
             break
         try:
             line = _line(number, raw, endpoint)
@@ -95,8 +96,8 @@ def check(path: Path, endpoint: str) -> tuple[int, list[Problem]]:
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered, without their ends; blank ones left out. Of a line that is too long, enough to
-    tell."""
+    """Numbered, without their ends; blank ones left out. Of a line of more than MAX_BODY bytes
+    only the first MAX_BODY + 1, which tell that it is too long."""
     number = 0
     with path.open("rb") as file:
         while raw := file.readline(MAX_BODY + 1):
@@ -122,7 +123,7 @@ def _line(number: int, raw: bytes, endpoint: str) -> Line:
     ignored = {} if is_plain else _looked_at(number, raw)
     body = bytes(read.body)
     if body[:1] != b"{":
-        raise BadLine("invalid_body", "body: it is no object", number, "body")
+        raise BadLine("invalid_body", "body: it is no object, give one", number, "body")
     if read.url != endpoint:
         problem = f"url: {read.url[:100]!r} is not the batch's endpoint {endpoint!r}"
         raise BadLine("invalid_url", problem, number, "url")

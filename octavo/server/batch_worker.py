@@ -28,7 +28,7 @@ from octavo.server.threads import Threads
 logger = logging.getLogger(__name__)
 
 GLANCE = 1.0  # seconds from one look at the batches to the next; other processes change them, too
-AHEAD = 4  # lines beyond what runs in a step, so that none is missing while a result is stored
+AHEAD = 4  # lines beyond those of a step: they run on while a result is stored
 AFTER_FAILURE = 30.0  # seconds until a batch that something went wrong with is taken up again
 NUM_THREADS = 4  # for all batches
 

@@ -158,12 +158,12 @@ class Batches:
         return batch
 
     def refuse(self, id: str, problems: Sequence[Problem]) -> None:
-        """The input is none."""
+        """For the `problems` that were found in its input: the batch has failed."""
         self._turn(id, "failed", ("validating",), problems=_said(problems))
         self.input(id).unlink(missing_ok=True)
 
     def accept(self, id: str, num_lines: int) -> None:
-        """The input is one."""
+        """Its input is valid: results are taken from now on."""
         self._turn(id, "in_progress", ("validating",), num_lines=num_lines)
 
     def conclude(self, id: str, *, is_late: bool) -> None:
@@ -182,7 +182,7 @@ class Batches:
                 self._results.insert(connection, id, result)
 
     def lines_left(self, batch: Batch) -> Iterator[Line]:
-        """The lines without a result; none where the input is gone, as the end will tell."""
+        """The lines without a result. None where the input is gone: `finish` tells of it."""
         recorded = self._results.lines(batch.id)
         with suppress(FileNotFoundError):
             for line in lines(self.input(batch.id), batch.endpoint):

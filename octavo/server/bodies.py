@@ -67,8 +67,11 @@ def decode(
     unserved: Mapping[str, Unserved] = {},
     strict: bool = True,
 ) -> tuple[Body, Unknown]:
-    """The body, and the fields in it that `shape` does not have. Those of `unserved` may ask for
-    nothing. Not `strict`: numbers and the like may be written as strings."""
+    """The body, and the fields in it that `shape` does not have. Raises BadRequest, also for a
+    field of `unserved` whose value asks for something.
+
+    strict  False: numbers and the like may be written as strings
+    """
     try:
         raw.decode()
         found = marks(raw)
@@ -203,7 +206,8 @@ def _invalid(problem: str, raw: bytes, shape: type[Struct], *, strict: bool) -> 
 def _entry(
     object: Any, path: str, shape: type[Struct], problem: str, *, strict: bool
 ) -> tuple[str, Any] | None:
-    """The one of the object at `path` in which that problem lies, which names none."""
+    """(name, value) of the entry that is at fault in the object at `path`, which is all that
+    msgspec names: each entry is tried alone until one has that `problem`."""
     for key, value in object.items() if isinstance(object, dict) else ():
         alone: Any = {key: value}
         for name, _ in reversed(_STEP.findall(path)):

@@ -1,8 +1,8 @@
 """What a body asked for and what a reply is made of, in no protocol's words."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, TypeAlias
 
 from octavo.engine.tools import calls_of
 from octavo.errors import CapacityError, StepFailed, TimedOut
@@ -20,6 +20,8 @@ from octavo.types import (
     TokenLogprob,
     ToolCall,
 )
+
+FAILED = "the server failed, its log has the cause"  # of any error that nobody foresaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,13 @@ class Reply:
     @property
     def num_choices(self) -> int:
         return self.call.n * len(self.prompt_ids)
+
+    def seeded(self, seed: int) -> Self:
+        """With `seed`, unless the caller has given one: it says the same whenever it is run."""
+        params = self.call.params
+        if params.seed is not None:
+            return self
+        return replace(self, call=replace(self.call, params=replace(params, seed=seed)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Endpoint:
         self.dialect = dialect
 
     async def answer(self, http: HttpRequest) -> Response:
-        """Raises OctavoErrors until the first byte is sent; what streams tells its own."""
+        """Raises OctavoErrors until the first byte is sent; a stream tells of later ones itself."""
         responses, raw = http.app.state.responses, await body_of(http)
         reply = await responses.read(self.dialect, raw, http.state.key)
         named = http.app.state.unknown_fields.headers(reply.call.ignored)

@@ -6,8 +6,7 @@ Knows no protocol and no engine.
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 import msgspec
@@ -26,12 +25,11 @@ from octavo.errors import (
 )
 from octavo.server import replays
 from octavo.server.bodies import INLINE_BODY, TWICE, Body, Unknown, decode, holds_list
+from octavo.server.calls import FAILED
 from octavo.server.keys import tenant_of
 from octavo.types import Json
 
 logger = logging.getLogger(__name__)
-
-Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
 MAX_BODY = 16 << 20  # bytes
 MAX_NAMED = 20  # unknown fields that a reply's header spells out
@@ -40,15 +38,18 @@ GONE = 499  # nobody reads it
 
 
 def guarded(
-    handler: Handler,
+    handler: replays.Handler,
     problem: Callable[[OctavoError], Json],
     *,
     needs_key: bool = True,
     max_body: int = MAX_BODY,
-) -> Handler:
-    """`handler` for those who may ask, who are in `http.state.key`; what it raises, foreseen or
-    not, is answered as `problem` words it. It sees to `max_body` (bytes) itself, unless the body is
-    read before."""
+) -> replays.Handler:
+    """`handler`, for those who may ask: whose key it is stands in `http.state.key`. What it raises,
+    foreseen or not, is answered in the words of `problem`.
+
+    max_body  bytes of a body that comes under an Idempotency-Key, which is read before `handler`
+              is called; any other body is `handler`'s to read, and to bound
+    """
 
     async def answer(http: HttpRequest) -> Response:
         gate, key = http.app.state.gate, None
@@ -61,15 +62,14 @@ def guarded(
             response = _refusal(http, error, problem)
         except Exception:
             logger.exception("a request failed")
-            failure = StepFailed("the server failed, its log has the cause")
-            response = _refusal(http, failure, problem)
+            response = _refusal(http, StepFailed(FAILED), problem)
         response.headers.update(gate.headers(key))
         return response
 
     return answer
 
 
-async def _once(http: HttpRequest, max_body: int, handler: Handler) -> Response:
+async def _once(http: HttpRequest, max_body: int, handler: replays.Handler) -> Response:
     """What is posted under an Idempotency-Key is done once."""
     encoding = http.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":

@@ -4,8 +4,9 @@ Once there is a key in the store, only those who bring one may ask. Without any,
 may, where the server listens to this machine only; elsewhere nobody, so that revoking the last key
 opens nothing. Anonymous callers may be allowed in any case.
 
-Who can connect to this machine is also a web page from elsewhere, in a browser here: it is told by
-its origin, and by the host it asks for where it has a name of its own led to this machine.
+A web page from elsewhere that is open in a browser on this machine can connect, too. It is known by
+its Origin header, and, where its own host name was made to resolve to this machine (DNS rebinding),
+by its Host header.
 """
 
 from collections.abc import Collection
@@ -22,7 +23,7 @@ from octavo.server.calls import Call, Reply
 from octavo.server.keys import Key, Keys
 from octavo.server.limits import Grant, Limiter
 
-ANSWER = 512  # tokens that an answer is taken for beforehand; few are longer
+ANSWER = 512  # tokens that are reserved for an answer of unknown length; few are longer
 
 
 class Gate:
@@ -58,7 +59,8 @@ class Gate:
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
 
     def _check_place(self, headers: Headers) -> None:
-        """Programs say a host, if anything; browsers say for which page they ask, too."""
+        """Raises Forbidden for a web page from elsewhere: programs send a Host at most, browsers
+        send the page's Origin as well."""
         for host in headers.getlist("host"):
             if not _is_here(f"//{host}"):
                 raise Forbidden(_elsewhere("host", host))
@@ -72,7 +74,7 @@ class Gate:
         if not id:
             return None
         if self._keys is None:
-            raise Unauthorized("its API key is not known here any more")
+            raise Unauthorized("the API key is not known here any more: ask for a new one")
         return self._keys.named(id)
 
     def admit(self, key: Key | None, reply: Reply, *, in_background: bool = False) -> Grant | None:

@@ -24,19 +24,18 @@ class Journal:
     ) -> None:
         """Each of `listeners` makes one of a reply, which hears and is closed with its entry."""
         self.metrics, self._listeners = metrics, listeners
-        # The others', and the background's, which shall not crowd them out.
+        # Two, by `in_background`: a batch of many lines pushes nobody else's entries out.
         self._entries = OrderedDict[str, Entry](), OrderedDict[str, Entry]()
 
     def open(
         self,
         reply: Reply,
-        tenant: str = "",
+        tenant: str,
         *,
-        in_background: bool = False,
+        in_background: bool,
     ) -> "Entry":
         """The entry is explained to its tenant alone. Where a listener raises, there is none."""
-        entry = Entry(reply, self.metrics, in_background=in_background)
-        entry.tenant = tenant
+        entry = Entry(reply, tenant, self.metrics, in_background=in_background)
         with ExitStack() as made:
             for listener in self._listeners:
                 entry.listeners.append(listener(reply))
@@ -48,10 +47,10 @@ class Journal:
             entries.popitem(last=False)
         return entry
 
-    def explain(self, id: str, tenant: str = "") -> Json:
+    def explain(self, id: str, tenant: str) -> Json:
         """Raises UnknownName."""
-        first, background = self._entries
-        entry = first.get(id) or background.get(id)
+        foreground, background = self._entries
+        entry = foreground.get(id) or background.get(id)
         if entry is None or entry.tenant != tenant:
             raise UnknownName(f"the journal of the last {MAX_KEPT} requests", id[:100], close=[])
         return entry.explained()
@@ -60,7 +59,7 @@ class Journal:
 class Entry:
     """Of one reply. Whoever opens it closes it."""
 
-    def __init__(self, reply: Reply, metrics: Metrics, *, in_background: bool) -> None:
+    def __init__(self, reply: Reply, tenant: str, metrics: Metrics, *, in_background: bool) -> None:
         # Not the reply: it holds the prompt.
         self._head = {
             "id": reply.id,
@@ -72,8 +71,7 @@ class Entry:
             "background": in_background,
         }
         self._in_background = in_background
-        self._metrics = metrics
-        self.tenant = ""
+        self.tenant, self._metrics = tenant, metrics
         self.listeners: list[Listener] = []
         self._begun = monotonic()
         n = reply.call.n

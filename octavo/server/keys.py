@@ -34,7 +34,9 @@ class Limits:
             if value is not None and not 1 <= value <= MOST:
                 raise BadConfig(name, f"{value} is not in [1, {MOST}]: give a number within")
         if not -MOST <= self.priority <= MOST:
-            raise BadConfig("priority", f"{self.priority} is not in [-{MOST}, {MOST}]")
+            raise BadConfig(
+                "priority", f"{self.priority} is not in [-{MOST}, {MOST}]: give a number within"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ and its number, so that it is answered alike whenever it is asked again. Knows n
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -20,11 +19,11 @@ from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed, Un
 from octavo.server.batch_lines import Line, answered
 from octavo.server.batch_results import Result
 from octavo.server.batches import Batch
-from octavo.server.calls import Answer, Reply
+from octavo.server.calls import FAILED, Answer, Reply
 from octavo.server.desk import Desk, Dialect, answers, dialects
 from octavo.server.exchange import UnknownFields
 from octavo.server.keys import Key
-from octavo.server.responses import FAILED, Responses
+from octavo.server.responses import Responses
 from octavo.server.threads import Threads
 
 logger = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class LineRunner:
             if is_asked:
                 raise BadRequest("a line of a batch is answered as a whole, leave it out", field)
         headers = self._unknown_fields.headers({**line.ignored, **reply.call.ignored})
-        return _seeded(reply, batch, line), {"headers": headers} if headers else {}
+        return reply.seeded(_seed(batch, line)), {"headers": headers} if headers else {}
 
     async def _answer(
         self, dialect: Dialect, batch: Batch, reply: Reply
@@ -128,13 +127,8 @@ class LineRunner:
             await asyncio.sleep(LONGEST_PAUSE)
 
 
-def _seeded(reply: Reply, batch: Batch, line: Line) -> Reply:
-    call = reply.call
-    if call.params.seed is not None:
-        return reply
-    digest = sha256(f"{batch.id}:{line.number}".encode()).digest()
-    params = replace(call.params, seed=int.from_bytes(digest[:4]))
-    return replace(reply, call=replace(call, params=params))
+def _seed(batch: Batch, line: Line) -> int:
+    return int.from_bytes(sha256(f"{batch.id}:{line.number}".encode()).digest()[:4])
 
 
 def _tokens(reply: Reply, said: list[Answer]) -> dict[str, int]:

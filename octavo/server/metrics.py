@@ -4,7 +4,7 @@ Owns one registry. Counters and histograms grow as requests are heard; gauges ar
 engine when somebody looks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from octavo.server.running import Engine
-from octavo.types import Finished, Timing
+from octavo.types import Finished, PageCounts, Timing
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 TOKENS = tuple(2**k for k in range(18))
@@ -148,7 +148,7 @@ class _Gauges(Collector):
         yield self._gauge("prefix_hit_ratio", "Of all prompt tokens, cached.", load.hit_ratio)
         use = max(group.held / group.total for group in load.pages)
         yield self._gauge("page_use_ratio", "Of the fullest group's pages, held.", use)
-        yield self._pages()
+        yield self._pages(load.pages)
         failures = CounterFamily(
             "octavo_step_failures", "Steps that failed, by cause.", labels=["model_name", "cause"]
         )
@@ -161,12 +161,12 @@ class _Gauges(Collector):
         gauge.add_metric([self._engine.name], value)
         return gauge
 
-    def _pages(self) -> Any:
+    def _pages(self, groups: Sequence[PageCounts]) -> Any:
         """Held pages serve requests; free ones are findable as long as a prefix may want them."""
         gauge = GaugeMetricFamily(
             "octavo_pages", "KV pages by state.", labels=["model_name", "group", "state"]
         )
-        for index, group in enumerate(self._engine.load.pages):
+        for index, group in enumerate(groups):
             states = {"held": group.held, "free": group.total - group.held}
             for state, count in states.items():
                 gauge.add_metric([self._engine.name, str(index), state], count)

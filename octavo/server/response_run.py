@@ -74,7 +74,7 @@ class Run:
         return self.response
 
     async def close(self) -> None:
-        """Nobody waits for it. In the background it goes on."""
+        """Whoever it was begun for has left: it is cancelled, unless it runs in the background."""
         if not self.thread.is_background:
             await self.cancel()
 
@@ -88,7 +88,7 @@ class Run:
         await asyncio.wait([self.task])
 
     async def free(self) -> None:
-        """What the engine holds for it. It is not told what more the engine says."""
+        """Gives back what the engine holds for it. Nothing more is heard from the engine then."""
         if self.running:
             await self.running.close()
 

@@ -24,7 +24,7 @@ from sse_starlette import ServerSentEvent
 from octavo.errors import BadRequest, CapacityError, OctavoError, StepFailed
 from octavo.server.archive import Archive, Orphan, Record
 from octavo.server.bodies import INLINE_BODY
-from octavo.server.calls import Call, Events, Reply, Thread
+from octavo.server.calls import FAILED, Call, Events, Reply, Thread
 from octavo.server.desk import Desk, Dialect
 from octavo.server.keys import Key, tenant_of
 from octavo.server.log import Log
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # what is begun anew asks for room again after so long
 LOOK_SECONDS = 5.0  # from one look for what other processes left to the next
-FAILED = "the server failed, its log has the cause"
 
 
 class Responses:
@@ -77,8 +76,8 @@ class Responses:
         return self._desk.prepare(dialect, call)
 
     async def resolved(self, call: Call, key: Key | None) -> Call:
-        """`call` with the prompt it has once all that it goes on from is known. Any call may come.
-        Raises BadRequest."""
+        """`call` with its prompt, once what it goes on from has been looked up; a call that goes on
+        from nothing as it is. Raises BadRequest."""
         if call.prompts or call.thread is None:
             return call
         return await asyncio.to_thread(self._resolved, call, call.thread, tenant_of(key))
@@ -86,7 +85,7 @@ class Responses:
     async def begin(self, reply: Reply, key: Key | None, *, in_background: bool = False) -> Run:
         """Of a call that is to be kept; `in_background` as for the desk. Raises RateLimited,
         QueueFull, CapacityError, BadRequest, StepFailed: then nothing runs."""
-        reply = _seeded(reply)
+        reply = reply.seeded(secrets.randbits(32))  # it may have to be begun anew
         running = await self._desk.begin(reply, key, in_background=in_background)
         run = Run(reply, tenant_of(key), running)
         self._carry_out(run, run.heard())
@@ -148,8 +147,9 @@ class Responses:
         run.task = asyncio.create_task(self._write(run, events))
 
     async def _write(self, run: Run, events: Events) -> None:
-        """An error that ends a stream is no end of a response: what runs in the background is left
-        to the next process, anything else has been for nothing."""
+        """A stream that an `error` ends (the server stops) is not the end of its response: one in
+        the background stays open in the archive, and the next process begins it anew; any other is
+        not kept at all."""
         try:
             async for one in wire.chunks(run.reply, events):
                 said = msgspec.json.decode(str(one.data), type=Said)
@@ -273,15 +273,6 @@ def _last_words(response: bytes, number: int, error: OctavoError) -> tuple[bytes
     said = failed(msgspec.json.decode(response), error)
     event = {"type": "response.failed", "sequence_number": number, "response": said}
     return msgspec.json.encode(said), msgspec.json.encode(event)
-
-
-def _seeded(reply: Reply) -> Reply:
-    """With a seed, so that it says the same when it is begun anew."""
-    params = reply.call.params
-    if params.seed is not None:
-        return reply
-    params = replace(params, seed=secrets.randbits(32))
-    return replace(reply, call=replace(reply.call, params=params))
 
 
 def _elsewhere(id: str) -> BadRequest:

@@ -54,11 +54,12 @@ class Engine(Protocol):
     @property
     def num_requests(self) -> int: ...  # taken and not finished
 
-    async def prepare(self, params: SamplingParams, tenant: str) -> object: ...  # to be kept
+    # Compiles the grammar of `params`, which stays compiled as long as the object is referenced.
+    async def prepare(self, params: SamplingParams, tenant: str) -> object: ...
     async def start(self) -> None: ...
     def close(self, reopens_in: float) -> None: ...  # takes no more, says when to ask again
     async def stop(self) -> None: ...
-    def submit_all(self, requests: list[Request]) -> Sequence[Submitted]: ...  # or none
+    def submit_all(self, requests: list[Request]) -> Sequence[Submitted]: ...  # all or none
 
 
 def check_model(engine: Engine, name: str) -> None:

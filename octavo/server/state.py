@@ -75,7 +75,8 @@ class State:
             raise BadState(problem)
 
     def _write_ahead(self) -> None:
-        """The file's journal from now on. SQLite waits for a writer everywhere but here."""
+        """Turns on write-ahead logging. SQLite's own timeout does not hold for this statement: here
+        another writer is waited for by trying again."""
         end = time.monotonic() + PATIENCE
         while True:
             try:

@@ -14,8 +14,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.types import Message, Receive, Scope, Send
 
 PING_SECONDS = 15  # between signs of life, for whatever is on the way and would give up
-# A comment and no empty line after it: one ends an event, and to OpenAI's client an event under the
-# last id is one also where nothing is in it.
+# A comment without the empty line that ends an event: after one, OpenAI's client would take the
+# comment for an event of its own, with the last id and no data.
 PING = b": ping\n"
 
 Result = TypeVar("Result")
@@ -30,7 +30,8 @@ class Stream(EventSourceResponse):
         close: Callable[[], Awaitable[None]],
         headers: dict[str, str],
     ) -> None:
-        # When the server stops, the engine ends the stream, which then says so. Not sse-starlette.
+        # sse-starlette shall never cut a stream off when the server stops: the engine ends it, and
+        # the stream's last event says so.
         super().__init__(
             frames,
             headers=headers,
@@ -49,8 +50,8 @@ class Stream(EventSourceResponse):
             await self._close()
 
     async def _send_with_timeout(self, send: Send, message: Message) -> None:
-        """sse-starlette's own opens a scope for a time limit, a tenth of what an event costs; who
-        does not read is the connection's to judge."""
+        """Without sse-starlette's time limit, which takes a tenth of what an event costs: a client
+        that does not read is cut off by connection.py."""
         await send(message)
 
 
@@ -75,5 +76,5 @@ async def _gone(http: HttpRequest) -> None:
 
 
 def _ping() -> Any:
-    """As sse-starlette sends it, which it asks for an event, but takes bytes."""
+    """Bytes: sse-starlette's types want an event, but it sends bytes as they are."""
     return PING

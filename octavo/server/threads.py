@@ -1,4 +1,5 @@
-"""Threads of one's own, beside the event loop: whoever keeps them busy leaves all others to others.
+"""A pool of threads beside the event loop for one kind of work: when all of them are busy, only
+work of that kind waits, and asyncio's own threads stay free for the rest of the server.
 
 Knows not what is done in them.
 """
@@ -14,8 +15,8 @@ T = TypeVar("T")
 
 class Threads(ThreadPoolExecutor):
     async def run(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Also who is cancelled waits for its end, so that nothing goes on behind the caller's
-        back."""
+        """What `function` returns or raises. A caller that is cancelled waits for its end first, so
+        that nothing goes on behind its back."""
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self, partial(function, *arguments, **named))
         try:

@@ -20,7 +20,7 @@ SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(EVENTS), EVENT
 
 
 def chunked(*parts):
-    framed = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b"") if part)
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts if part)
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
 
 

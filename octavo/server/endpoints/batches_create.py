@@ -48,7 +48,9 @@ def _create(http: HttpRequest, model: str, body: Body) -> Batch:
         error.field = "input_file_id"
         raise
     if file.purpose != "batch":
-        raise BadRequest(f"its purpose is {file.purpose!r}, not 'batch'", "input_file_id")
+        raise BadRequest(
+            f"its purpose is {file.purpose!r}, not 'batch': give another", "input_file_id"
+        )
     metadata = None if body.metadata is None else msgspec.json.encode(body.metadata).decode()
     keep = body.output_expires_after.seconds if body.output_expires_after else None
     batch: Batch = http.app.state.batches.create(file, model, body.endpoint, metadata, keep)

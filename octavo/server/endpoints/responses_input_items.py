@@ -33,7 +33,7 @@ async def answer(engine: Engine, http: HttpRequest) -> Response:
         items.reverse()
     ids, limit = [item["id"] for item in items], query.limit or 20
     if query.after is not None and query.after not in ids:
-        raise BadRequest(f"{query.after[:100]!r} is none of its items", "after")
+        raise BadRequest(f"{query.after[:100]!r} is none of its items, give the id of one", "after")
     start = 0 if query.after is None else ids.index(query.after) + 1
     said = listed(items[start : start + limit], has_more=start + limit < len(items))
     return json_response(said, headers=headers)

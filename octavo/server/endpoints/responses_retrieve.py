@@ -53,7 +53,9 @@ def _start(query: Query, http: HttpRequest, num_events: int | None) -> int:
     else:
         return 0
     if last is None:
-        raise BadRequest(f"{said[:40]!r} is the number of no event", field)
+        raise BadRequest(
+            f"{said[:40]!r} is the number of no event, give that of the last one heard", field
+        )
     if num_events is not None and last >= num_events:
         raise BadRequest(f"{last} is none of its events: there are 0 to {num_events - 1}", field)
     return last + 1

@@ -87,7 +87,7 @@ def read_thinking(config: ThinkingConfig | None, max_tokens: int | None) -> Thin
         return Thinking("thinking", is_wanted=config.type == "adaptive")
     budget, field = config.budget_tokens, "thinking.budget_tokens"
     if budget < MIN_BUDGET:
-        raise BadRequest(f"{budget} is less than {MIN_BUDGET} tokens", field)
+        raise BadRequest(f"{budget} is less than {MIN_BUDGET} tokens, give more", field)
     if max_tokens is not None and budget >= max_tokens:
-        raise BadRequest(f"{budget} leaves nothing of max_tokens {max_tokens}", field)
+        raise BadRequest(f"{budget} leaves nothing of max_tokens {max_tokens}, give less", field)
     return Thinking("thinking", is_wanted=True, max_tokens=budget)

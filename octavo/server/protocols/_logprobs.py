@@ -34,7 +34,8 @@ class LegacyLogprobs:
         self.offset = 0  # characters said so far
 
     def part(self, tokens: Sequence[TokenLogprob], text: str = "") -> Json:
-        """`text`: what they are of, from the beginning, if control tokens may be part of it."""
+        """`text`: all of the text that the tokens come from, where control tokens may be written
+        out in it."""
         return {
             "tokens": [self._name(token.token_id) for token in tokens],
             "token_logprobs": [max(token.logprob, LOWEST) for token in tokens],

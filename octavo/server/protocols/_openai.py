@@ -134,10 +134,10 @@ def stop_strings(stops: Sequence[str] | None, field: str) -> tuple[str, ...]:
     """Raises BadRequest for more or longer ones than are looked for."""
     stops = tuple(stops or ())
     if len(stops) > MAX_STOPS:
-        raise BadRequest(f"{len(stops)} stop strings are more than {MAX_STOPS}", field)
+        raise BadRequest(f"{len(stops)} stop strings are more than {MAX_STOPS}, give fewer", field)
     longest = max(map(len, stops), default=0)
     if longest > MAX_STOP_LENGTH:
-        raise BadRequest(f"{longest} characters are more than {MAX_STOP_LENGTH}", field)
+        raise BadRequest(f"{longest} characters are more than {MAX_STOP_LENGTH}, shorten it", field)
     if "" in stops:
         raise BadRequest("a stop string is empty, give at least one character", field)
     return stops

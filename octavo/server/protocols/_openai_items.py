@@ -17,7 +17,8 @@ from octavo.errors import BadRequest
 from octavo.server.bodies import check_fields, refuse_unserved
 from octavo.types import Chat, Json, Message, ToolCall
 
-RESPONSE, MESSAGE = "resp_", "msg_"  # how ids begin; what follows is the response's, for all
+# How ids begin. All ids of a response go on alike: resp_X, msg_X, rs_X_out0 ...
+RESPONSE, MESSAGE = "resp_", "msg_"
 REFERENCE = "item_reference"
 KINDS = {
     "message": MESSAGE,

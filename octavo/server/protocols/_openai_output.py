@@ -5,9 +5,9 @@
     message        the same, of output_text
     function_call  output_item.added function_call_arguments.delta... .done output_item.done
 
-One item is open at a time. Only text has logprobs: those of tokens that tell nothing by themselves,
-as half a character or the mark of a call, wait for what comes of them. Knows neither numbers nor
-frames.
+One item is open at a time. Only text has logprobs. Those of a token that shows nothing by itself
+(half a character, the mark of a call) are held back: they go with the next piece of text, or are
+dropped where a thought or a call comes instead. Knows neither numbers nor frames.
 """
 
 from collections import deque

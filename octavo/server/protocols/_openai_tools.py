@@ -168,7 +168,9 @@ def read_thinking(reasoning: Reasoning | None, effort: str | None) -> Thinking |
         field, effort = "reasoning.effort", reasoning.effort
     most = reasoning.max_tokens if reasoning else None
     if most is not None and most < 0:
-        raise BadRequest(f"{most} is not a number of tokens", "reasoning.max_tokens")
+        raise BadRequest(
+            f"{most} is not a number of tokens, give 0 or more", "reasoning.max_tokens"
+        )
     if effort is None and most is None:
         return None
     if effort == "none" and most:

@@ -1,5 +1,5 @@
 """What other servers of OpenAI's protocol take beyond it, and we do not: vLLM, SGLang, llama.cpp.
-And what only the siblings of an endpoint have.
+And fields that an endpoint does not have, but another one of OpenAI's or Anthropic's does.
 
 One row a field that would change the answer or what is told of it. What only tunes another field
 (`mirostat_tau`) or changes no token (`cache_prompt`) has none: it is carried on like any unknown.
@@ -21,7 +21,7 @@ UNSERVED: dict[str, Unserved] = {
     "guided_decoding_backend": Unserved(),
     "guided_whitespace_pattern": Unserved(),
     "structural_tag": Unserved(),
-    # By the names of siblings.
+    # Fields of OpenAI's other endpoints and of Anthropic's.
     "messages": Unserved(instead="prompt"),
     "prompt": Unserved(instead="messages"),
     "instructions": Unserved(instead="a message of the system"),

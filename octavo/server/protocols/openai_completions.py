@@ -69,7 +69,8 @@ def parse(raw: bytes) -> Call:
     refuse_streamed_scores(body)
     prompts, n = _prompts(body.prompt), body.n or 1
     if n * len(prompts) > MAX_CHOICES:
-        raise BadRequest(f"{len(prompts)} times n {n} is more than {MAX_CHOICES}", "prompt")
+        problem = f"{len(prompts)} times n {n} is more than {MAX_CHOICES}, ask for fewer"
+        raise BadRequest(problem, "prompt")
     silent = body.max_tokens == 0 and bool(body.echo)
     return Call(
         model=body.model,
