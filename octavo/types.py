@@ -207,6 +207,7 @@ class Reading:
     is_thinking: bool = False  # the prompt ends within a thought
     max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
     is_held: bool = False  # its text, to a grammar: then nothing within it is a call
+    must_call: bool = False  # it has no text
 
 
 @dataclass(frozen=True, slots=True)
