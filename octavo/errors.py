@@ -52,9 +52,12 @@ class BadRequest(UsageError):
 
 
 class PromptTooLong(BadRequest):
-    def __init__(self, num_tokens: int, max_context: int, field: str) -> None:
+    def __init__(
+        self, num_tokens: int, max_context: int, field: str, num_of_tools: int = 0
+    ) -> None:
+        among = f", {num_of_tools} of them for tools," if num_of_tools else ""
         super().__init__(
-            f"{num_tokens} tokens and one to answer exceed the maximum context length of "
+            f"{num_tokens} tokens{among} and one to answer exceed the maximum context length of "
             f"{max_context} tokens: shorten it",
             field,
         )

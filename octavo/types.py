@@ -157,7 +157,9 @@ class SamplingParams:
         kinds = ("schema", "regex", "grammar", "choice")
         names = [name for name in kinds if getattr(self, name) is not None]
         if len(names) > 1:
-            raise BadRequest(f"it cannot stand beside {names[0]}, give one of them", names[1])
+            # Callers know a schema by many names, and all else by its own.
+            other = "a schema" if names[0] == "schema" else names[0]
+            raise BadRequest(f"it cannot stand beside {other}, give one of them", names[1])
         if self.schema is not None:
             object.__setattr__(self, "schema", _schema_text(self.schema))
 
@@ -207,6 +209,7 @@ class Reading:
     is_thinking: bool = False  # the prompt ends within a thought
     max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
     is_held: bool = False  # the text is held to a grammar: then nothing within it is a call
+    must_call: bool = False  # it has no text: a call must come
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,11 @@ class ChatFormat:
         is given. Raises BadRequest, also for a schema that cannot be kept to."""
         ids = self.ids(chat, **template)
         names = chat.tools.callable if chat.tools else ()
-        is_held = answer is not None and not (chat.tools and chat.tools.is_required)
-        reading = Reading(names, self._is_thinking(ids), self._max_thought(chat), is_held)
+        must_call = chat.tools is not None and chat.tools.is_required
+        is_held = answer is not None and not must_call
+        reading = Reading(
+            names, self._is_thinking(ids), self._max_thought(chat), is_held, must_call
+        )
         if not names and not self.reasons:
             return Prompt(tuple(ids), None, answer)
         if not names and answer is None:

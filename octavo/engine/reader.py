@@ -42,7 +42,7 @@ class Reader:
 
     def __init__(self, spelling: Spelling, reading: Reading, id_of: Callable[[int], str]) -> None:
         self._spelling, self._names, self._id_of = spelling, frozenset(reading.tools), id_of
-        self._is_held = reading.is_held
+        self._is_held, self._must_call = reading.is_held, reading.must_call
         self._state: State = self._think if reading.is_thinking else self._prose
         self._then: State = self._prose  # where a form that is read to its end leads
         self._parts: list[Part] = []
@@ -63,21 +63,25 @@ class Reader:
     @property
     def is_whole(self) -> bool:
         """No call has begun that has not ended."""
-        is_within = self._state == self._argue or self._is_marked
+        is_within = self._state == self._argue or self._is_half_call
         return not self.is_broken and not is_within
 
     @property
     def expects_mark(self) -> bool:
         """Nothing can follow but marks: the rest of what ends a call, another call, or the end of
-        all calls. So what may be half a mark is one, and no text."""
+        all calls; where there is to be no text, also the first call. So what may be half a mark is
+        one, and no text."""
         is_ending = self._state == self._read_form and not self._raw
         has_more = self._spelling.next is not None or bool(self._spelling.closes)
-        return is_ending or (self._state == self._after and has_more)
+        is_within = self.is_thinking or self._state == self._argue
+        is_after = self._state == self._after and has_more
+        return is_ending or is_after or (self._must_call and not is_within)
 
     @property
-    def _is_marked(self) -> bool:
-        """What may become a call began with the mark of one."""
-        return bool(self._raw) and self._spelling.dialect.marker is not None
+    def _is_half_call(self) -> bool:
+        """What may become a call began with the mark of one, or can become nothing else."""
+        is_marked = self._spelling.dialect.marker is not None
+        return bool(self._raw) and (is_marked or self._must_call)
 
     def push(self, text: str) -> list[Part]:
         self._parts = []
@@ -89,7 +93,7 @@ class Reader:
 
     def flush(self) -> list[Part]:
         self._parts = []
-        if self._raw and not self._is_marked:  # half a call is nothing to show
+        if self._raw and not self._is_half_call:  # which is nothing to show
             self._give_up()
         if not self.is_thinking:
             self._tell(Said(self._space))

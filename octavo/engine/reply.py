@@ -45,7 +45,9 @@ class ReplyStream:
 
     def flush(self) -> list[Part]:
         """The rest, when no more tokens come."""
-        begun = self._letters.push(self._characters.flush()) + self._letters.flush()
+        begun = self._letters.push(self._characters.flush())
+        if not self._reader.is_thinking:  # or it is half of what ends the thought
+            begun += self._letters.flush()
         parts = [] if self._reader.expects_mark else self._reader.push(begun)
         parts = self._cut([*parts, *self._reader.flush()])
         return [*parts, Said(self._stops.flush())]

@@ -128,9 +128,16 @@ class Desk:
                 written = Written(tuple(self.engine.tokenizer.prompt_ids(prompt)), None, answer)
             case _:
                 written = Written(prompt, None, answer)
-        if len(written.ids) >= self.engine.max_context:
-            raise PromptTooLong(len(written.ids), self.engine.max_context, field)
+        num_tokens = len(written.ids)
+        if num_tokens >= self.engine.max_context:
+            num_of_tools = num_tokens - self._num_without_tools(prompt, num_tokens)
+            raise PromptTooLong(num_tokens, self.engine.max_context, field, num_of_tools)
         return written
+
+    def _num_without_tools(self, prompt: Prompt, num_tokens: int) -> int:
+        if not isinstance(prompt, Chat) or prompt.tools is None:
+            return num_tokens
+        return len(self.engine.chat_format.ids(replace(prompt, tools=None)))
 
     def _shortened(self, chat: Chat, params: SamplingParams) -> Chat:
         """All messages, or where that may be the newest that fit, from one of the user's on. Those

@@ -100,6 +100,15 @@ def test_what_ends_within_a_call_is_not_whole(name):
 
 
 @EACH
+def test_where_a_call_must_come_no_text_is_told_of_one_that_is_cut_off(name):
+    """Nor of what ends a thought, wherever there is one."""
+    example = dialect(name).EXAMPLE.replace("Let me see.", "")
+    for length in range(len(example)):
+        thought, text, _ = said(told(name, example[:length], must_call=True)[0])
+        assert ("hm".startswith(thought), text) == (True, "")
+
+
+@EACH
 def test_without_tools_nothing_is_a_call(name):
     text = dialect(name).EXAMPLE
     thought, shown, calls = said(told(name, text, tools=())[0])

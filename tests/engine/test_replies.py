@@ -115,6 +115,7 @@ def test_a_call_that_is_cut_anywhere_says_so(llama, name):
     for limit, cut in run(engine, *requests).items():
         assert end(cut).reason == "length"
         assert tokens(cut) == tokens(whole)[: int(limit)]
+        assert text(cut) == ""
         said = "".join(arguments for _, _, arguments in calls_of(cut))
         assert calls_of(whole)[0][2].startswith(said)
 

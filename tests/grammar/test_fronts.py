@@ -112,7 +112,7 @@ def test_gbnf_is_told_by_its_arrows(text):
 
 
 def test_one_of_them_at_most():
-    with pytest.raises(BadRequest, match="regex: it cannot stand beside schema"):
+    with pytest.raises(BadRequest, match="regex: it cannot stand beside a schema"):
         SamplingParams(schema={}, regex="a")
     with pytest.raises(BadRequest, match="choice: 'ab' is one text"):
         SamplingParams(choice="ab")

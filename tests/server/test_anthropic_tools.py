@@ -118,14 +118,7 @@ def test_their_choice_among_tools(choice, is_required, is_parallel):
             {"messages": [{"role": "user", "content": [{"type": "tool_use"}]}]},
             "messages[0].content[0].type",
         ),
-        (
-            {
-                "messages": [
-                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}
-                ]
-            },
-            "messages",
-        ),
+        ({"messages": said(RESULT)}, "messages[0].content[0].tool_use_id: no message before it"),
     ],
 )
 def test_what_they_cannot_have_is_refused_by_name(claude, fields, field):

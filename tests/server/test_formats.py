@@ -59,7 +59,7 @@ def test_text_format_is_one():
     assert held(type="text") is None
     assert held(type="json_object") == Grammar("json_schema", '{"type": "object"}')
     assert held(**FLAT) == Grammar("json_schema", json.dumps(SCHEMA))
-    with pytest.raises(BadRequest, match="it cannot stand beside"):
+    with pytest.raises(BadRequest, match="it cannot stand beside a schema, "):
         constraint(openai_responses, text={"format": FLAT}, regex="a")
 
 
@@ -297,6 +297,12 @@ def test_what_no_answer_fits_is_told_of_itself_and_not_of_the_tools(client):
     with pytest.raises(openai.BadRequestError, match="no answer fits it") as refused:
         client.chat.completions.create(**SAID, tools=[PLACE], extra_body=nothing)
     assert refused.value.param == "regex"
+
+
+def test_what_tools_take_of_a_prompt_that_is_too_long_is_told(client):
+    long = PLACE | {"function": PLACE["function"] | {"description": "x" * 3000}}
+    with pytest.raises(openai.BadRequestError, match=r"3\d+ tokens, 3\d+ of them for tools, and"):
+        client.chat.completions.create(**SAID, tools=[long])
 
 
 @pytest.mark.thorough

@@ -134,8 +134,10 @@ def chat(body: Conversation, max_tokens: int | None = None) -> Chat:
         refuse_unserved(body.output_config, NEUTRAL_OUTPUT, "output_config.")
     system = [Message("system", _text(body.system, "system"))] if body.system else []
     turns: list[Message] = []
+    said: list[tuple[str, Message]] = []
     for place, turn in enumerate(body.messages):
-        for message in _messages(turn, f"messages[{place}].content"):
+        for where, message in _messages(turn, f"messages[{place}].content"):
+            said.append((where, message))
             if turns and turns[-1].role == message.role != "tool":  # one turn, as it has it
                 message = one_turn(turns.pop(), message)
             turns.append(message)
@@ -143,15 +145,15 @@ def chat(body: Conversation, max_tokens: int | None = None) -> Chat:
         place = len(body.messages) - 1
         problem = "the last turn is the assistant's, which is not continued: end with a user's"
         raise BadRequest(problem, f"messages[{place}].role")
-    check_results(("messages", message) for message in turns)
+    check_results(said)
     tools = read_tools(body.tools, body.tool_choice)
     return Chat((*system, *turns), tools, read_thinking(body.thinking, max_tokens))
 
 
-def _messages(turn: Turn, where: str) -> Iterator[Message]:
-    """What tools returned comes before what the user says to it."""
+def _messages(turn: Turn, where: str) -> Iterator[tuple[str, Message]]:
+    """(where it stands, message). What tools returned comes before what the user says to it."""
     if isinstance(turn.content, str):
-        yield Message(turn.role, turn.content)
+        yield where, Message(turn.role, turn.content)
         return
     allowed = ("text", "tool_result") if turn.role == "user" else ("text", "tool_use", *THOUGHTS)
     for place, block in enumerate(turn.content):
@@ -160,14 +162,18 @@ def _messages(turn: Turn, where: str) -> Iterator[Message]:
         if block.type == "tool_result":
             text = _text(block.content or "", f"{where}[{place}].content")
             said = f"Error: {text}" if block.is_error else text
-            yield Message("tool", said, tool_call_id=block.tool_use_id)
+            result = Message("tool", said, tool_call_id=block.tool_use_id)
+            yield f"{where}[{place}].tool_use_id", result
     others = [block for block in turn.content if block.type != "tool_result"]
     if others or not turn.content:
-        yield Message(
-            turn.role,
-            "\n".join(block.text or "" for block in others if block.type == "text"),
-            "\n".join(block.thinking or "" for block in others if block.type == "thinking"),
-            tuple(_call(block) for block in others if block.type == "tool_use"),
+        yield (
+            where,
+            Message(
+                turn.role,
+                "\n".join(block.text or "" for block in others if block.type == "text"),
+                "\n".join(block.thinking or "" for block in others if block.type == "thinking"),
+                tuple(_call(block) for block in others if block.type == "tool_use"),
+            ),
         )
 
 
