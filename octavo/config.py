@@ -41,7 +41,9 @@ class Config:
                 problem = f"{value!r} is not in [1, {most}]: give a whole number within"
                 raise BadConfig(name, problem)
         if self.step_tokens < self.max_running:
-            raise BadConfig("step_tokens", f"{self.step_tokens} < max_running {self.max_running}")
+            least = self.max_running
+            problem = f"{self.step_tokens} is less than max_running: give at least {least}"
+            raise BadConfig("step_tokens", problem)
 
     @property
     def max_requests(self) -> int:

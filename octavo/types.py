@@ -61,8 +61,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """Rows of them, and the largest of each LOGITS_BLOCK neighbours: whoever looks for large ones
-    need not look at all. The maximum of what is not all numbers is not a number."""
+    """Rows of logits, and the maximum of each LOGITS_BLOCK neighbours, so that whoever looks for
+    the largest need not read all. A block that holds a NaN has NaN as its maximum."""
 
     values: Tensor  # float32 [rows, vocab]
     maxima: Tensor  # float32 [rows, blocks]; the last block of a row may be shorter
@@ -96,7 +96,7 @@ class SamplingParams:
     logprobs: int | None = None  # alternatives named beside each token; None: no logprobs at all
     prompt_logprobs: int | None = None  # the same for each token of the prompt
     # What the answer must be, whole; one of them at most. `constraint` tells them as one.
-    schema: Any = None  # JSON Schema: its text, a dict, or what pydantic has one of; kept as text
+    schema: Any = None  # JSON Schema: text, a dict, or a type that pydantic describes; kept as text
     regex: str | None = None  # a regular expression that the whole answer matches
     grammar: str | Grammar | None = None  # Lark, or GBNF, as llama.cpp has it
     choice: tuple[str, ...] | None = None  # one of these texts
@@ -167,7 +167,7 @@ _GBNF_RULE = re.compile(r"^[ \t]*[A-Za-z][\w-]*[ \t]*::=", re.MULTILINE)  # Lark
 
 
 def _schema_text(schema: Any) -> str:
-    """The names of its properties keep their order: the answer has them in it."""
+    """Properties keep their order, in which the answer has them. Raises BadRequest."""
     if isinstance(schema, str):
         return schema
     try:
@@ -178,7 +178,7 @@ def _schema_text(schema: Any) -> str:
 
 
 def _described(kind: Any) -> Json:
-    """A type as pydantic describes it, which need not be installed. Raises TypeError."""
+    """A type's schema, as pydantic makes it. Raises TypeError, also where that is not installed."""
     try:
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -206,7 +206,7 @@ class Reading:
     tools: tuple[str, ...] = ()  # which may be called; without any, nothing is taken for a call
     is_thinking: bool = False  # the prompt ends within a thought
     max_thought: int | None = None  # tokens of all thoughts; then the thought is closed by force
-    is_held: bool = False  # its text, to a grammar: then nothing within it is a call
+    is_held: bool = False  # the text is held to a grammar: then nothing within it is a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +268,9 @@ class CallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step added. `text` may be empty: a character or a stop string may be half done. The
-    thought comes first, then the text, then the calls; a step that says them in another order is
-    several Deltas, and the tokens are the first one's."""
+    """What one step added. `text` may be empty: a character or a stop string may be half done. Read
+    the thought first, then the text, then the calls; a step that says them in another order makes
+    several Deltas, the first of which has all its tokens."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -351,11 +351,11 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How a model that reasons shall. None: as it does by itself."""
+    """How a model that reasons shall think. Each None: as it does unasked."""
 
     field: str  # that asks for it, in the words of whoever sent it
     is_wanted: bool | None = None
-    max_tokens: int | None = None  # then the thought is closed by force
+    max_tokens: int | None = None  # of the thought, which is closed by force at that many
     effort: str | None = None  # a word that the model's template knows
 
 

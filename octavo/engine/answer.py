@@ -64,8 +64,8 @@ class Answer:
             self._times.append(now)
 
     def take(self, outcome: Outcome, following: Following, now: float) -> list[Event]:
-        """What the step says: its token and those known to follow it, none of which is one of
-        `sequence.output_ids` yet. Sets `end`, after which no token is told."""
+        """The events of a step: its token and those known to follow it, which are not among
+        `sequence.output_ids` yet. Sets `end` where the answer ends; no token is told after it."""
         self._num_pages = self.sequence.table.num_held
         events: list[Event] = []
         if not self._is_scored:
@@ -98,7 +98,7 @@ class Answer:
         )
 
     def _call_id(self, index: int) -> str:
-        """The same request with the same seed gives the same ids again, another turn others."""
+        """The same for the same request and seed, different in another turn of a conversation."""
         said = (*self.sequence.request.prompt_ids, self.sequence.seed, index)
         return blake2b(repr(said).encode(), digest_size=12).hexdigest()
 

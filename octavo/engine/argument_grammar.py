@@ -9,26 +9,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from octavo.engine.notations import Notation
+from octavo.engine.notations import ENDS_BARE, Notation
 from octavo.engine.tools import MAX_TOOLS
 from octavo.errors import BadRequest
+from octavo.grammar.fronts._keywords import ANNOTATIONS, NEUTRAL
 from octavo.grammar.fronts._places import names_of, references, shown
 from octavo.grammar.fronts._references import located
 from octavo.grammar.fronts.json_schema import enforceable
 from octavo.types import Json, Tool
 
-_SAYS_NOTHING = frozenset(
-    {"title", "description", "default", "examples", "deprecated", "$schema", "$id", "$comment"}
-    | {"$defs", "definitions", "readOnly", "writeOnly"}
-)
 MOST_CHARACTERS = 1 << 18  # of a schema as JSON
-REMEMBERED = 1 << 13  # characters of one that is not checked anew each time
-NO_VALUE = "no value is allowed"
-ONLY_SHARED = "only what is in $defs can be pointed to"
+REMEMBERED = 1 << 13  # characters of a schema whose check is remembered
+NO_VALUE = "no value is allowed, change what it says"
+NO_TYPE = "give it a type"
+ONLY_SHARED = "only what is in $defs can be pointed to, put it there"
 _SHARED = ("$defs", "definitions")
+_UNSPOKEN = frozenset({"$schema", "$id", *_SHARED})
 _TYPES: Mapping[str, Any] = {
     "string": str,
-    "integer": int,
+    "integer": (int, float),
     "number": (int, float),
     "boolean": bool,
     "null": type(None),
@@ -37,35 +36,35 @@ _TYPES: Mapping[str, Any] = {
 }
 _OF_OBJECTS = frozenset({"type", "properties", "required", "additionalProperties"})
 _OPENS = frozenset(  # keywords by which there may be, or must be, other properties
-    {"additionalProperties", "patternProperties", "minProperties"}
+    {"additionalProperties", "unevaluatedProperties", "patternProperties", "minProperties"}
     | {"allOf", "anyOf", "oneOf", "$ref"}
 )
-_ENDS_BARE = frozenset(" \t\r\n,:=()[]{}<>\"'")
+_NEVER_BARE = ENDS_BARE | frozenset("<>\"'")
 
 Value: TypeAlias = Callable[[Any, str], str]  # (schema, path) -> a Lark expression
 
 
 def opening(notation: Notation) -> str:
-    """The bracket that is not of a rule's rest."""
+    """What comes before `rule`_rest: nothing in JSON, whose brackets are within."""
     return notation.brackets[0] if notation.bare_names else ""
 
 
 class Parts:
-    """Of all tools' arguments: a rule for each that is another's, too, or many others'."""
+    """Rules for parts of arguments, of all tools: parts that are written alike share one."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._new: list[str] = []
 
     def named(self, body: str) -> str:
-        """Its rule's name."""
+        """The name of the rule that has this body."""
         if (name := self._names.get(body)) is None:
             name = self._names[body] = f"part_{len(self._names)}"
             self._new.append(f"{name}: {body}")
         return name
 
     def new_rules(self) -> Iterable[str]:
-        """Those that were not told yet."""
+        """Those made since the last call."""
         new, self._new = self._new, []
         return new
 
@@ -73,14 +72,15 @@ class Parts:
 def arguments_rules(
     rule: str, tool: Tool, notation: Notation, quote: str, parts: Parts
 ) -> Iterable[str]:
-    """`rule`, and `rule`_rest, which is what follows the opening bracket. `quote`: the notation's,
-    as Lark has it. Raises BadRequest."""
-    yield f"{rule}: {json.dumps(opening(notation)) if opening(notation) else ''} {rule}_rest"
+    """Two rules, and those they need: `rule` is all arguments, `rule`_rest what follows `opening`.
+    `quote` is the notation's, as a Lark expression. Raises BadRequest."""
+    bracket = opening(notation)
+    yield f"{rule}: {json.dumps(bracket) if bracket else ''} {rule}_rest"
     if not notation.bare_names:
         yield f"{rule}_rest: {parts.named(_json(_closed(tool.parameters), tool.field))}"
         yield from parts.new_rules()
         return
-    _json(tool.parameters, tool.field)  # or what follows would have to look for nonsense
+    _json(tool.parameters, tool.field)  # checks it, so that what follows reads a sound schema
     writer = _Writer(rule, tool, notation, quote, parts)
     value = writer.gemma if notation.bare_keys else writer.python
     body = writer.pairs(writer.root, tool.field, value, ends_name=notation.ends_name)
@@ -90,18 +90,31 @@ def arguments_rules(
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Is it of that type, or of one of those types? None: of any."""
+    """`kind`: a type, several, or None for any."""
     kinds = [kind] if isinstance(kind, str) else kind or _TYPES
-    is_bool = isinstance(value, bool)
-    return any(
-        isinstance(value, _TYPES[one]) and (one == "boolean" or not is_bool)
-        for one in kinds
-        if one in _TYPES
-    )
+    return any(_is_of_type(value, one) for one in kinds if one in _TYPES)
+
+
+def _is_of_type(value: Any, kind: str) -> bool:
+    if not isinstance(value, _TYPES[kind]) or isinstance(value, bool) != (kind == "boolean"):
+        return False
+    return kind != "integer" or value % 1 == 0  # 1.0 is one
+
+
+def _said(schema: Json) -> Json:
+    """Without the keywords that say nothing of a value, and what others may refer to."""
+    return {word: value for word, value in schema.items() if _matters(word, value)}
+
+
+def _matters(word: str, value: Any) -> bool:
+    if word in ANNOTATIONS or word in _UNSPOKEN or word.startswith("x-"):
+        return False
+    return not (word in NEUTRAL and value is NEUTRAL[word])
 
 
 def _closed(schema: Json) -> Json:
-    """Who lists properties and says nothing of others expects none: so small models invent none."""
+    """A schema that lists properties and says nothing of others means these: small models would
+    invent more."""
     properties = schema.get("properties")
     if not isinstance(properties, dict) or schema.keys() & _OPENS:
         return schema
@@ -115,7 +128,8 @@ def _closed(schema: Json) -> Json:
 def _json(schema: Any, field: str) -> str:
     text = json.dumps(schema)
     if len(text) > MOST_CHARACTERS:
-        raise BadRequest(f"{len(text)} characters are more than {MOST_CHARACTERS}", field)
+        problem = f"{len(text)} characters are more than {MOST_CHARACTERS}, shorten it"
+        raise BadRequest(problem, field)
     try:
         return _remembered(text) if len(text) <= REMEMBERED else _checked(text)
     except BadRequest as error:
@@ -126,7 +140,7 @@ def _checked(schema: str) -> str:
     return "%json " + json.dumps(enforceable(json.loads(schema), "schema"))
 
 
-_remembered = lru_cache(2 * MAX_TOOLS)(_checked)  # a client sends the same with every turn
+_remembered = lru_cache(2 * MAX_TOOLS)(_checked)  # a client sends its tools with every turn
 
 
 class _Writer:
@@ -139,7 +153,8 @@ class _Writer:
         self.rules: list[str] = []
 
     def pairs(self, schema: Json, path: str, value: Value, *, ends_name: str) -> str:
-        """The properties in their order, those that are not required perhaps; no others."""
+        """The properties in their order, of which those that are not required may be left out; no
+        others."""
         _refuse_others(schema, _OF_OBJECTS, path)
         properties: Mapping[str, Any] = schema.get("properties", {})
         required = set(schema.get("required", ()))
@@ -154,10 +169,11 @@ class _Writer:
         return self._in_order(pairs)
 
     def _in_order(self, pairs: Sequence[tuple[str, bool]]) -> str:
-        """Rules from the last pair to the first, of what may follow another pair: `begun`."""
+        """Built from the last pair to the first. `begun`: what may follow, once a pair is written;
+        `firsts`: what may begin, where none is, which a required pair lets nothing after it do."""
         comma = json.dumps("," + self._notation.space)
         begun = '""'
-        firsts = [begun]  # what may come first, from the last pair
+        firsts = [begun]
         for pair, is_required in reversed(pairs):
             more, first = f"{comma} {pair} {begun}", f"{pair} {begun}"
             firsts = [first] if is_required else [*firsts, first]
@@ -165,26 +181,31 @@ class _Writer:
         return self._either(reversed(firsts))
 
     def python(self, schema: Any, path: str) -> str:
-        """JSON but for True, False and None; within lists and objects these are JSON's, too."""
-        if isinstance(schema, dict):
-            said = schema.keys() - _SAYS_NOTHING
-            if said == {"anyOf"}:
-                options = enumerate(schema["anyOf"])
-                return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
-            if said == {"type"} and schema["type"] in ("boolean", "null"):
-                return '"None"' if schema["type"] == "null" else '("True" | "False")'
+        """JSON, but for True, False and None, where a type says no more than that it is one of
+        them. Elsewhere, as within lists, they are true, false and null, which are read as well."""
+        said = _said(schema) if isinstance(schema, dict) else {}
+        if said.keys() == {"anyOf"}:
+            options = enumerate(said["anyOf"])
+            return self._either(self.python(one, f"{path}.anyOf[{i}]") for i, one in options)
+        if said == {"type": "boolean"}:
+            return '("True" | "False")'
+        if said == {"type": "null"}:
+            return '"None"'
         return self._as_json(schema, path)
 
     def _as_json(self, schema: Any, path: str) -> str:
-        """A part of the root, which is to stand alone: what is shared comes with it, so that
-        references lead where they did. Those of its own $defs have other places, from the root."""
-        if isinstance(schema, dict):  # without its description it is what many others are
-            schema = {word: schema[word] for word in schema if word not in _SAYS_NOTHING}
+        """A part of the root as a schema of its own. What the root shares comes with it, so that
+        references lead where they did; one that leads elsewhere would not, and is refused."""
+        if isinstance(schema, dict):  # without descriptions more parts are alike
+            schema = _said(schema)
         if any(references(schema)):
             schema = schema | self._shared
             self._num_repeated += self._num_shared
         if self._num_repeated > MOST_CHARACTERS:
-            problem = f"$defs for each that refers to it are more than {MOST_CHARACTERS} characters"
+            problem = (
+                f"$defs, written once for each argument that refers to it, are more than "
+                f"{MOST_CHARACTERS} characters: shorten them, or refer to them less often"
+            )
             raise _unspeakable(path, problem)
         for names, target in references(schema):
             if not target.startswith(("#/$defs/", "#/definitions/")):
@@ -194,7 +215,7 @@ class _Writer:
 
     def gemma(self, schema: Any, path: str) -> str:
         if not isinstance(schema, dict):
-            raise _unspeakable(path, f"{json.dumps(schema)} says nothing of a type")
+            raise _unspeakable(path, NO_TYPE)
         if "$ref" in schema:
             return self._pointed_to(schema, path)
         if "anyOf" in schema:
@@ -223,7 +244,7 @@ class _Writer:
                 return f"{self._quote} /(?s:[^<]){{{times}}}/ {self._quote}"
             case "number" | "integer" | "boolean" | "null":
                 return self._as_json(schema, path)
-        raise _unspeakable(path, "give it a type")
+        raise _unspeakable(path, NO_TYPE)
 
     def _array(self, schema: Json, path: str) -> str:
         _refuse_others(schema, {"type", "items", "minItems", "maxItems"}, path)
@@ -262,7 +283,7 @@ class _Writer:
         return self._named[ref]
 
     def _check_literal(self, value: Any, path: str) -> None:
-        """Raises BadRequest for a text that would end within, and for a key that is not plain."""
+        """Raises BadRequest for a text with the quote in it, and for a key that needs quotes."""
         match value:
             case str() if self._notation.quotes[0] in value:
                 problem = f"{value[:80]!r} cannot be written between two {self._notation.quotes[0]}"
@@ -291,13 +312,13 @@ def _range(schema: Json, low: str, high: str, path: str) -> tuple[int, int | Non
 
 
 def _refuse_others(schema: Json, known: Iterable[str], path: str) -> None:
-    for keyword in schema.keys() - _SAYS_NOTHING - set(known):
+    for keyword in _said(schema).keys() - set(known):
         problem = "the model's way of writing arguments cannot be held to it, leave it out"
         raise _unspeakable(f"{path}.{keyword}", problem)
 
 
 def _check_bare(name: str, path: str) -> None:
-    if not name or _ENDS_BARE & set(name):
+    if not name or _NEVER_BARE & set(name):
         raise _unspeakable(path, f"the name {name[:80]!r} cannot be written without quotes")
 
 

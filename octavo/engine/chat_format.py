@@ -80,9 +80,8 @@ class ChatFormat:
         spelling = self.spelling
         tokens = {character: token for token, character in spelling.ids.items()}
         ids: list[int] = []
-        for is_token, part in groupby(
-            spelling.marked(self.dialect.thought[1]), tokens.__contains__
-        ):
+        marked = spelling.marked(self.dialect.thought[1])
+        for is_token, part in groupby(marked, tokens.__contains__):
             if is_token:
                 ids += [tokens[character] for character in part]
             else:
@@ -90,14 +89,14 @@ class ChatFormat:
         return tuple(ids)
 
     def _is_thinking(self, ids: Sequence[int]) -> bool:
-        """The template has opened a thought."""
+        """The prompt ends within a thought, which the template has opened."""
         end = self._tokenizer.decode(ids[-16:], special=True).rstrip()
         return self.reasons and end.endswith(self.dialect.thought[0].strip())
 
     # ---- thoughts
 
     def _max_thought(self, chat: Chat) -> int | None:
-        """Where the template cannot turn thoughts off, they end as they begin."""
+        """Unwanted thoughts get 0: a template that cannot turn them off has them end at once."""
         thinking = chat.thinking
         if thinking is None or not self.reasons:
             return None
@@ -156,8 +155,8 @@ class ChatFormat:
         return blake2b(id.encode(), digest_size=length).hexdigest()[:length]
 
     def _told(self, chat: Chat) -> list[Message]:
-        """All that the template has no place for, as text. What tools returned is the user's, and
-        one turn with what the user says next to it."""
+        """Tools, calls and results as text, for a template that has no place for them. Results are
+        written as the user's, in one turn with what the user says before or after them."""
         turns: list[Message] = []
         is_result = False
         for message in chat.messages:

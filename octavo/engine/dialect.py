@@ -25,7 +25,7 @@ class Dialect:
     """White space in a form is what the model is made to write; any other is read as well."""
 
     call: str  # one call, with $name and $arguments in their places
-    marker: str | None  # how opens + call begin: where text may come before. None: it may not
+    marker: str | None  # what opens + call begin with. None: no text may come before a call
     opens: str = ""  # before the first call
     between: str | None = ""  # two calls. None: a reply has one at most
     closes: str = ""  # after the last
@@ -64,8 +64,8 @@ def choose(name: str | None, template: str | None) -> Dialect:
 
 
 class Spelling:
-    """A dialect in the tokens of one model. Each mark is one character that no text has, so that
-    whoever reads need not care whether it was a token or spelled out."""
+    """A dialect in the tokens of one model. Each mark becomes one character that occurs in no text,
+    whether the model has a token for it or spells it out."""
 
     def __init__(
         self, dialect: Dialect, control_ids: Mapping[str, int], *, reasons: bool = True
@@ -85,7 +85,7 @@ class Spelling:
         self.first = (self.marked(dialect.opens) + before).rstrip()  # up to the name
         self.next = None if between is None else (self.marked(between) + before).strip()
         self.middle, self.after = middle.rstrip(), after.rstrip()
-        self.spaces_arguments = middle != self.middle  # from what is before them
+        self.spaces_arguments = middle != self.middle  # white space may come before them
 
     def marked(self, text: str) -> str:
         """Marks exchanged for their characters."""
@@ -99,8 +99,8 @@ class Spelling:
         )
 
     def shown(self, character: str) -> str:
-        """A character as it was said; a token that ends or begins a thought where none does is a
-        slip, and nothing."""
+        """The text that a character stands for: a mark's letters, or itself. A token that begins or
+        ends a thought out of place is a slip of the model's, shown as nothing."""
         return self._shown.get(character, character)
 
     @cached_property

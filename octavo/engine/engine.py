@@ -21,7 +21,7 @@ from octavo.engine.chat_format import ChatFormat
 from octavo.engine.constraints import NOTHING, Constraints
 from octavo.engine.loading import Loaded, fingerprint, load
 from octavo.engine.runner import Outcome, Runner
-from octavo.errors import BadRequest, StepFailed
+from octavo.errors import BadRequest, PromptTooLong, StepFailed
 from octavo.grammar.matcher import Compiled, Grammars
 from octavo.kvcache.tables import PageTables
 from octavo.loader.tokenizer import Tokenizer
@@ -120,11 +120,7 @@ class Engine:
         if not prompt:
             raise BadRequest("it is empty, give at least one token", "prompt")
         if len(prompt) >= self.max_context:
-            raise BadRequest(
-                f"{len(prompt)} tokens and one to answer exceed the context of {self.max_context}: "
-                "shorten it",
-                "prompt",
-            )
+            raise PromptTooLong(len(prompt), self.max_context, "prompt")
         self._check_tokens("prompt", prompt)
         self._check_tokens("stop_token_ids", params.stop_token_ids)
         self._check_tokens("logit_bias", params.logit_bias)
@@ -145,8 +141,8 @@ class Engine:
                 raise BadRequest(f"token {token_id} is not in [0, {size})", field)
 
     def add(self, request: Request) -> Sequence:
-        """Queues the request; the sequence is to look at. Raises BadRequest or QueueFull: then it
-        is as if never asked."""
+        """Queues the request; the sequence returned may be read, not changed. Raises BadRequest or
+        QueueFull, and then has changed nothing."""
         self.check(request)
         seed = request.params.seed
         seed = secrets.randbits(63) if seed is None else seed

@@ -58,8 +58,8 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]  # one a token, if params.logprobs asked for them
     prompt_logprobs: tuple[TokenLogprob, ...]  # of every prompt token but the first, if asked for
-    # What the text says in JSON, if a schema asked for it and it is whole; else None, and where
-    # Python reads no integer so long (4,300 digits) and nothing nested so deeply.
+    # The text as JSON, if a schema asked for it and the answer is whole; else None. None as well
+    # where it has an integer of more digits than Python reads (4,300), or is nested too deeply.
     parsed: Any
     finish_reason: FinishReason
     stop: str | int | None  # the stop string or stop token that ended it
@@ -272,7 +272,7 @@ class LLM:
 
     def _asked(self, prompt: Text | Messages, params: SamplingParams | None, **chat: Any) -> _Asked:
         params = params or SamplingParams()
-        self.engine.compile(params)  # by itself first: what is wrong with it is told of it
+        self.engine.compile(params)  # before tools join it: so that its errors name its own field
         written = self._written(prompt, params.constraint, **chat)
         held = params.held_to(written.grammar)
         request = Request(next(self._ids), written.ids, held, reading=written.reading)
@@ -283,7 +283,7 @@ class LLM:
         return _Asked(request, is_json=params.schema is not None)
 
     def _blamed(self, error: BadRequest, tools: Tools | None) -> BadRequest:
-        """Of one tool where its schema is at fault by itself."""
+        """Names the tool instead of all, where one's schema is refused by itself, too."""
         for tool in tools.all if tools and error.field == "tools" else ():
             try:
                 self.engine.compile(SamplingParams(schema=tool.parameters))

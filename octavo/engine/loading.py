@@ -25,10 +25,8 @@ from octavo.loader.tokenizer import Tokenizer
 from octavo.registry import entry
 from octavo.types import KVGroup, RawTensor
 
-LOGITS_ROWS = (
-    16  # made at a time: enough to keep the head's weights busy, 16 MiB for 262,144 tokens
-)
-PIECE = 1 << 20  # bytes of a file hashed by one thread at a time; 16 MiB stayed in memory after
+LOGITS_ROWS = 16  # made at a time, to read the head once for all: 16 MiB at 262,144 tokens
+PIECE = 1 << 20  # bytes of a file that a thread hashes at a time; of 16 MiB some stayed in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,8 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     if checkpoint.vocabulary is None:
         raise BadCheckpoint(f"{checkpoint.path} has no tokenizer: take a file that carries one")
     if not checkpoint.tensors:
-        raise BadCheckpoint(f"{checkpoint.path} holds a vocabulary and no weights")
+        problem = f"{checkpoint.path} holds a vocabulary and no weights: take a file that has both"
+        raise BadCheckpoint(problem)
     return Tokenizer(checkpoint.vocabulary, checkpoint.chat_template)
 
 

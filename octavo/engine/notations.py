@@ -15,7 +15,7 @@ MAX_DEPTH = 200  # of lists and objects; readers of JSON have limits of their ow
 _JSON_WORDS = {"true": "true", "false": "false", "null": "null"}
 _PYTHON_WORDS = _JSON_WORDS | {"True": "true", "False": "false", "None": "null"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_ENDS_BARE = frozenset(",:=()[]{} \t\r\n")
+ENDS_BARE = frozenset(",:=()[]{} \t\r\n")  # a number, a word, or a name without quotes
 
 
 class Malformed(Exception):
@@ -39,7 +39,7 @@ class Notation:
         return tuple(quote for quote in self.quotes if len(quote) > 1)
 
     def write(self, arguments: Mapping[str, Any]) -> str:
-        """As a model would have written them, so that what it reads again is what it said."""
+        """As the model would have written them: its earlier calls come back in its own spelling."""
         between = "," + self.space
         return between.join(
             f"{self._key(name, is_bare=self.bare_names)}{self.ends_name}"
@@ -113,7 +113,7 @@ class ArgumentsReader:
                 self._expects = "colon" if self._expects == "key" else "comma"
             return said
         if self._bare:
-            if character not in _ENDS_BARE:
+            if character not in ENDS_BARE:
                 self._bare.append(character)
                 return ""
             return self._end_bare() + self.push(character)
@@ -161,7 +161,7 @@ class ArgumentsReader:
         self._expects = "key"
         notation = self._notation
         if notation.bare_keys if self._is_within else notation.bare_names:
-            if c in _ENDS_BARE or c in self._quotes:
+            if c in ENDS_BARE or c in self._quotes:
                 raise Malformed
             self._bare.append(c)
             return ""
@@ -173,7 +173,7 @@ class ArgumentsReader:
         self._expects = "value"
         if c in self._quotes:
             return self._begin_text(c)
-        if c in _ENDS_BARE:
+        if c in ENDS_BARE:
             raise Malformed
         self._bare.append(c)
         return ""

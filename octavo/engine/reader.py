@@ -37,7 +37,7 @@ class Reader:
           │ └──thought                 as text, where it was no call          └──▶ form
           └─────────────────────────────────────┘
 
-    White space around thoughts and before calls is how forms are laid out, and not told.
+    White space around thoughts and before calls is layout, and left out.
     """
 
     def __init__(self, spelling: Spelling, reading: Reading, id_of: Callable[[int], str]) -> None:
@@ -68,7 +68,8 @@ class Reader:
 
     @property
     def expects_mark(self) -> bool:
-        """The rest of what ends a call, what begins another or ends them all, or nothing."""
+        """Nothing can follow but marks: the rest of what ends a call, another call, or the end of
+        all calls. So what may be half a mark is one, and no text."""
         is_ending = self._state == self._read_form and not self._raw
         has_more = self._spelling.next is not None or bool(self._spelling.closes)
         return is_ending or (self._state == self._after and has_more)
@@ -109,7 +110,7 @@ class Reader:
             self._text(c)
 
     def _begins_thought(self, c: str) -> bool:
-        """Only before all else, as models do: later it is text that speaks of marks."""
+        """Only before all else, as models do: later a mark is text that speaks of it."""
         return (
             self._is_fresh and self._spelling.thought is not None and c == self._spelling.thought[0]
         )

@@ -25,9 +25,9 @@ _SPACE = r"[ \t\r\n]*"
 def reply_grammar(
     spelling: Spelling, tools: Tools | None, reading: Reading, answer: Grammar | None
 ) -> Grammar:
-    """`answer`: what the text must be. Where calls are required there is none: a schema, which
-    clients send with every turn, then says nothing, and all else is refused by name. Raises
-    BadRequest, also for a tool's schema that the dialect's notation has no words for."""
+    """`answer`: what the text must be. Where calls are required there is no text: a schema is then
+    passed over, since clients send one with every turn, and any other constraint is refused by
+    name. Raises BadRequest, also for a tool's schema that the dialect's notation cannot spell."""
     if tools is not None and tools.is_required and answer is not None:
         if answer.kind != "json_schema":
             problem = "the answer must be calls of tools, so no text can match it: leave one out"
@@ -39,7 +39,7 @@ def reply_grammar(
 
 
 def _as_many_as_compile(rules: Iterable[str]) -> Iterator[str]:
-    """Raises BadRequest at the first that is too many: each tool's cost time."""
+    """Raises BadRequest at the first rule too many: no time goes into the tools after it."""
     num_characters = 0
     for rule in rules:
         num_characters += len(rule)
@@ -86,7 +86,8 @@ class _Writer:
         yield f"reply: @answer{' | calls' if self._tools.callable else ''}"
 
     def _reply_rules(self) -> Iterable[str]:
-        """A lexer goes as far as it can: so text must not match what begins a thought or a call."""
+        """A lexer takes the longest match, so PROSE must leave out whatever begins a thought or a
+        call."""
         excluded = []
         thought = self._spelling.thought
         if thought and self._may_begin_thought and thought[0] not in self._ids:
@@ -112,7 +113,7 @@ class _Writer:
             yield f'rest_{place}: " "? arguments_{place}_rest {after}'
 
     def _head(self, name: str) -> str:
-        """As a regular expression, what begins a call: reader.py takes nothing else for one."""
+        """As a regular expression, all that reader.py takes for the beginning of a call."""
         first, middle = self._loosely(self._spelling.first), self._loosely(self._spelling.middle)
         return f"{first}{_SPACE}{name}{middle}{_escaped(opening(self._spelling.notation))}"
 
@@ -122,6 +123,7 @@ class _Writer:
         return f"{rule}{is_lazy}: {text} {self._sequence(mark)}"
 
     def _loosely(self, form: str) -> str:
+        """As a regular expression, with any white space where the form has some."""
         words = re.split(r"[ \t\r\n]+", form)
         return _SPACE.join(_escaped("".join(map(self._spelling.shown, word))) for word in words)
 

@@ -1,6 +1,6 @@
-"""What all callers say alike of tools: definitions, the choice among them, calls and results.
+"""Tools, whoever asks: their definitions, the choice among them, calls and results, all checked.
 
-Knows no protocol's spelling: whoever reads one says where things stand in it, for the errors.
+Knows no protocol's spelling: who calls gives the place of each thing in it, for the errors.
 """
 
 import re
@@ -42,8 +42,8 @@ def tool(name: str, description: str | None, parameters: Any, *, where: str, sch
 def offered(
     tools: Sequence[Tool], mode: Mode, names: Sequence[str] | None, *, is_parallel: bool = True
 ) -> Tools | None:
-    """What a model is told of, and may or must call: all, or those of these `names`. None: nothing.
-    Raises BadRequest."""
+    """What a model is told of, and may or must call: all tools, or those of these `names`. None
+    where it is told of none. Raises BadRequest."""
     known = _by_name(tools)
     for name in names or ():
         if name not in known:
@@ -63,7 +63,7 @@ def offered(
 
 def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
     if len(tools) > MAX_TOOLS:
-        raise BadRequest(f"{len(tools)} are more than {MAX_TOOLS}", "tools")
+        raise BadRequest(f"{len(tools)} are more than {MAX_TOOLS}, give fewer", "tools")
     known: dict[str, Tool] = {}
     for tool in tools:
         if tool.name in known:
@@ -77,12 +77,12 @@ def _by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
 def called(id: str, name: str, arguments: str, *, field: str) -> ToolCall:
     """A call that comes back, arguments as text. Raises BadRequest where they are no object."""
     if not is_object(arguments or "{}"):
-        raise BadRequest("it is not the JSON text of an object", field)
+        raise BadRequest("it is not the JSON text of an object, give one", field)
     return ToolCall(id, name, arguments or "{}")
 
 
 def is_object(text: str) -> bool:
-    """JSON's, whole; its numbers may be larger than any that we compute with."""
+    """Is it the JSON text of one? Its numbers may be larger than a double holds."""
     try:
         msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):

@@ -3,7 +3,7 @@
     a  ▮ ▮ ▮ ▮ ▮        b's only piece is done second, whatever a sends
     b  ▮
 
-Who sends much waits for itself. What its sender no longer waits for is not begun.
+Who sends much waits for their own. Work that its sender no longer waits for is not begun.
 """
 
 import asyncio

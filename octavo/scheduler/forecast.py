@@ -1,4 +1,4 @@
-"""When one of those that run should end, told from how long the last ones took.
+"""When one of the running requests should end, judged by how long the last ones took.
 
 Owns their durations. Knows no clock: seconds are given.
 """
@@ -14,11 +14,11 @@ class Forecast:
         self._took = deque[float](maxlen=REMEMBERED)
 
     def ended(self, seconds: float) -> None:
-        """One has, which ran for so long."""
+        """A request has ended that ran for so long."""
         self._took.append(seconds)
 
     def next_end(self, num_running: int) -> float:
-        """In how many seconds, when so many run side by side and end evenly."""
+        """Seconds until one of `num_running` ends, which are taken to end evenly spaced."""
         if not self._took:
             return UNKNOWN
         return sum(self._took) / len(self._took) / max(1, num_running)

@@ -7,16 +7,16 @@ before the next is planned:
                ▲                 │
                └──── preempt ────┘     pages given back, tokens kept, computed again later
 
-Both queues stand in order of (priority, tag, arrival), the tag being the share that its tenant had
-had when the request came (shares.py): the first is served first, the last of the running gives way
-first, to one that waits before it, too, where all places are taken.
+Both queues are in order of (priority, tag, arrival); a request's tag is the share that its tenant
+had used when it came (shares.py). The first is served first. The last of the running gives way: to
+those before it when pages run out, and to one that waits before it when all places are taken.
 
 The background stands behind all others and has shares and a queue's bound of its own. It is given
 tokens only in steps in which nobody else runs or waits; meanwhile it keeps its places and pages
 until they are wanted. So, cached prefixes aside, the others are served as if it were not there.
 
-Who comes has to wait for the step that runs: where that may be somebody who is served before those
-in it, prompts are computed in short steps.
+A request that arrives waits for the step that runs. So prompts are computed in short steps where
+one may arrive that is served before them.
 """
 
 from bisect import insort
@@ -32,11 +32,13 @@ from octavo.scheduler.sequence import Sequence
 from octavo.scheduler.shares import Shares, cost, estimate
 from octavo.types import Request
 
-SHORT = 64  # tokens of prompts in a step: a third of the time of 256, a sixth more for a prompt
+# Tokens of prompts in a short step. It takes a third of the time of one of 256; a long prompt takes
+# a sixth more time in all.
+SHORT = 64
 
 _Order: TypeAlias = tuple[bool, float, float, float]  # in the background, priority, tag, arrival
 _order = attrgetter("order")
-_last: _Order = (True, inf, inf, inf)
+_LAST: _Order = (True, inf, inf, inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +141,11 @@ class Scheduler:
 
     def plan(self, late: Collection[str] = ()) -> Step:
         """What to compute next: the next token of all that are decoding, then, in order, prompts
-        and what is known of answers beyond their next tokens, as far as step_tokens go. Those that
-        are still `late`, by id, keep their places and pages and are passed over. Empty only when
-        there is no work, or all that run are late. Every sequence that could be sampled in the
-        last step was given its token, was late, or finished."""
+        and the forced tokens of answers, up to step_tokens in all, and up to SHORT of those that
+        may soon give way. Sequences that are `late`, by id, keep their places and pages and are
+        passed over. Empty only when there is no work, or all that run are late. Before it is
+        called, every sequence that the last step sampled was given its token or finished, unless
+        it was late."""
         firsts = [queue[0] for queue in (self._running, self._waiting) if queue]
         plan = _Plan(self._step_tokens, is_background=all(s.is_background for s in firsts))
         for sequence in [s for s in self._running if s.num_left == 1 and s.id not in late]:
@@ -175,7 +178,7 @@ class Scheduler:
         return min(plan.tokens_left, plan.short_left)
 
     def _gives_way_soon(self, sequence: Sequence) -> bool:
-        """It may: somebody who was here lately would come before it."""
+        """It may: a request of another tenant who was here lately would come before it."""
         is_background, _, tag, _ = sequence.order
         shares = self._shares[is_background]
         return is_background or shares.another_precedes(sequence.request.tenant, tag)
@@ -191,7 +194,7 @@ class Scheduler:
         plan.drop(last)
         return last
 
-    def _admit(self, plan: "_Plan", before: _Order = _last) -> None:
+    def _admit(self, plan: "_Plan", before: _Order = _LAST) -> None:
         """Waiting sequences in their order: one that must wait lets nobody pass, and those that
         have just given way must wait."""
         while self._waiting and plan.tokens_left and not plan.is_short:
@@ -282,7 +285,7 @@ class _Plan:
 
     def __init__(self, num_tokens: int, *, is_background: bool) -> None:
         self.tokens_left = num_tokens
-        self.is_short = False  # of pages or places: one that it is for has given way
+        self.is_short = False  # of pages or places: a sequence it could serve has given way
         self._is_background = is_background
         self._answered: str | None = None  # tenant of a prompt that ends in this step
         self.preempted: list[Sequence] = []
@@ -297,7 +300,7 @@ class _Plan:
 
     @property
     def short_left(self) -> int:
-        """Of SHORT, beside the prompts that are in the step."""
+        """Tokens that are left of SHORT, less the prompts that are in the step already."""
         sizes = (chunk.end - chunk.start for chunk in self._chunks.values())
         return max(0, SHORT - sum(size for size in sizes if size > 1))
 
@@ -305,8 +308,8 @@ class _Plan:
         return sequence.is_background and not self._is_background
 
     def is_closed_to(self, sequence: Sequence) -> bool:
-        """A prompt that ends in this step is answered as soon as the step is over: it shall not
-        take longer for the prompts of others, who had more."""
+        """Where a prompt ends in this step, its first token comes with the step's end. Prompts of
+        other tenants, who had more, would delay it: they are left to the next step."""
         others = self._answered is not None and sequence.request.tenant != self._answered
         waits = others and sequence.num_left > 1 and sequence.is_prompt_left
         return waits or self.leaves_out(sequence)

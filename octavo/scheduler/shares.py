@@ -9,13 +9,13 @@ there: a pause saves nothing up.
     flood   tags 0 300 600 900 ...        one tenant alone is served in order of arrival
     guest              lifted to the lowest of those that wait or run: next but one
 
-The truth is settled when a request ends.
+When a request ends, its estimate is replaced by what it took.
 """
 
 from octavo.types import SamplingParams
 
-PROMPT, CACHED, GENERATED = 1.0, 0.1, 2.0  # virtual tokens a token
-ANSWER = 512  # tokens that an answer is taken for beforehand; few are longer
+PROMPT, CACHED, GENERATED = 1.0, 0.1, 2.0  # virtual tokens of one token
+ANSWER = 512  # tokens that an answer is estimated at, at most: few are longer
 MOST_TENANTS = 1000  # remembered beyond those that are ahead of everybody
 
 
@@ -34,7 +34,8 @@ class Shares:
         return tag
 
     def another_precedes(self, tenant: str, tag: float) -> bool:
-        """A request of another, who was here since all were gone, would come before that tag."""
+        """Of another who is remembered, whether here or not, a request that came now would come
+        before one with that tag."""
         return any(used < tag for one, used in self._used.items() if one != tenant)
 
     def settle(self, tenant: str, estimated: float, true: float) -> None:
@@ -47,7 +48,7 @@ class Shares:
         self._tags.clear()
 
     def _forget_below(self, floor: float) -> None:
-        """They would be lifted anyway."""
+        """A request of theirs would be lifted to the floor, remembered or not."""
         for tenant in [one for one, used in self._used.items() if used <= floor]:
             del self._used[tenant], self._tags[tenant]
 

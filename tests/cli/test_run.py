@@ -199,7 +199,7 @@ def test_a_conversation_goes_on_after_what_was_too_long(tiny, tmp_path, monkeypa
     monkeypatch.setenv("OCTAVO_HOME", str(tmp_path))
     said = chat("word " * 100, "Hello", flags=[tiny, *GREEDY, "--max-context", "64"])
     assert said.exit_code == 0
-    assert "exceed the context of 64" in said.stderr
+    assert "exceed the maximum context length of 64" in said.stderr
     assert len(said.stdout) > 1
 
 

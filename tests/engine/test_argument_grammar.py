@@ -109,7 +109,7 @@ def test_what_is_shared_is_not_repeated_without_end(monkeypatch):
     for notation in ("json", "gemma"):
         rules(many, notation)
     with pytest.raises(
-        BadRequest, match=r"^tool\.properties\.a\d: \$defs for each that refers to it"
+        BadRequest, match=r"^tool\.properties\.a\d: \$defs, written once for each argument that"
     ):
         rules(many, "python")
     rules(many | {"properties": {f"a{i}": {"const": "x"} for i in range(9)}}, "python")
@@ -122,12 +122,22 @@ def test_what_is_shared_is_not_repeated_without_end(monkeypatch):
         {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 1},
         {"type": "string", "minLength": 2, "maxLength": 1},
         {"const": True, "enum": [1]},
-        {"enum": ["x"], "type": "number"},
+        {"enum": ["x", True], "type": "number"},
+        {"enum": [1.5], "type": "integer"},
     ],
 )
 def test_an_argument_that_no_value_fits_is_refused_where_it_would_be_written(argument):
-    with pytest.raises(BadRequest, match=r"^tool\.properties\.a: no value is allowed$"):
+    with pytest.raises(BadRequest, match=r"^tool\.properties\.a: no value is allowed, "):
         rules({"properties": {"a": argument}}, "gemma")
+
+
+@pytest.mark.parametrize("beside", [{"x-order": 1, "example": 1}, {"nullable": False}])
+def test_what_says_nothing_of_a_value_is_no_keyword_in_any_notation(beside):
+    kinds = [{"anyOf": [{"type": "null"} | beside]}, {"const": 1.0, "type": "integer"}]
+    for argument in [*kinds, {"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]:
+        for notation in NOTATIONS:
+            plain = rules({"properties": {"a": argument}}, notation)
+            assert rules(beside | {"properties": {"a": argument | beside}}, notation) == plain
 
 
 @pytest.mark.parametrize(
@@ -155,8 +165,11 @@ def test_what_is_shared_may_refer_to_what_is_shared_only():
 
 @pytest.mark.parametrize(("required", "is_open"), [([], False), (["a"], False), (["a", "b"], True)])
 def test_who_lists_all_properties_that_it_requires_expects_no_others(required, is_open):
-    *_, body = rules({"properties": {"a": {}}, "required": required}, "json")
+    parameters = {"properties": {"a": {}}, "required": required}
+    *_, body = rules(parameters, "json")
     assert ('"additionalProperties": false' not in body) == is_open
+    *_, body = rules(parameters | {"unevaluatedProperties": True}, "json")
+    assert '"additionalProperties": false' not in body
 
 
 @pytest.mark.parametrize("required", [5, [["a"]]])
