@@ -17,7 +17,9 @@ OctavoError                500
 ├── CapacityError          503   nothing is wrong, there is no room now
 │   ├── OutOfPages               the KV pages are all held
 │   ├── QueueFull          429   too many requests run or wait already
-│   └── RateLimited        429   the API key has asked for all it may, for now
+│   ├── RateLimited        429   the API key has asked for all it may, for now
+│   ├── Stopping                 the server ends before the answer does
+│   └── RunsElsewhere      409   another process answers under the Idempotency-Key
 ├── BadState                     the file of what a server keeps cannot be used
 ├── TimedOut               504   the request took longer than it said it may
 └── StepFailed             500   the engine could not compute a step
@@ -154,6 +156,23 @@ class RateLimited(CapacityError):
             f"the key has {used} of its {limit} {what} in use, and this one does not fit beside "
             f"them: try again in {retry_after:.1f} s",
             retry_after,
+        )
+
+
+class Stopping(CapacityError):
+    def __init__(self) -> None:
+        # How long a restart takes is not told here: whoever comes too early doubles their wait.
+        super().__init__("the server is stopping: ask again when it is back", retry_after=1.0)
+
+
+class RunsElsewhere(CapacityError):
+    status = 409
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: its request runs in another process that shares this one's state: "
+            "ask again, it is answered here once it has ended there",
+            retry_after=1.0,
         )
 
 

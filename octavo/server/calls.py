@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, TypeAlias
 
 from octavo.engine.tools import calls_of
-from octavo.errors import CapacityError, StepFailed, TimedOut
+from octavo.errors import StepFailed, Stopping, TimedOut
 from octavo.server.bodies import Unknown
 from octavo.types import (
     Chat,
@@ -132,12 +132,11 @@ def says(delta: Delta) -> bool:
 
 
 def completed(end: Finished) -> Finished:
-    """`end`, if it ended as the caller asked; else raises StepFailed, TimedOut or
-    CapacityError."""
+    """`end`, if it ended as the caller asked; else raises StepFailed, TimedOut or Stopping."""
     if end.reason == "error":
         raise StepFailed(end.error or "the step this request was in failed")
     if end.reason == "timeout":
         raise TimedOut(end.error or "its timeout has passed")
     if end.reason == "cancelled":
-        raise CapacityError("the server is stopping: ask again when it is back")
+        raise Stopping
     return end

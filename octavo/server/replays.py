@@ -6,6 +6,7 @@ those that ended well. Knows no protocol: what it keeps are bytes.
     POST, key ─┬─ new ────────▶ a run of its own ─▶ Log of body pieces ─▶ whoever asked
                ├─ runs ───────▶ the same log, from the piece after Last-Event-ID
                ├─ finished ───▶ what was kept of it
+               ├─ elsewhere ──▶ 409: another process that shares the state runs it
                └─ other body ─▶ 409
 
 A piece is one event of a stream. What was refused or failed is not kept: to ask again is to try
@@ -25,7 +26,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Message
 
-from octavo.errors import BadRequest, CapacityError, Conflict
+from octavo.errors import BadRequest, Conflict, RunsElsewhere, Stopping
+from octavo.server.claim import Exclusive
 from octavo.server.keys import tenant_of
 from octavo.server.log import Log
 from octavo.server.spool import Spool
@@ -130,6 +132,7 @@ class Run:
 class Replays:
     def __init__(self, state: State) -> None:
         self._state = state
+        self._exclusive = Exclusive(state.folder / "replays.lock")
         self._runs: dict[Place, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         with state.change() as connection:
@@ -142,8 +145,8 @@ class Replays:
             connection.execute("CREATE INDEX IF NOT EXISTS replays_by_age ON replays (created)")
 
     async def answer(self, http: HttpRequest, max_body: int, handler: Handler) -> Response:
-        """The reply to this body under this key, made now or earlier. Raises Conflict, BadRequest,
-        BodyTooLarge, ClientDisconnect, and what `handler` raises."""
+        """The reply to this body under this key, made now or earlier. Raises Conflict,
+        RunsElsewhere, BadRequest, BodyTooLarge, ClientDisconnect, and what `handler` raises."""
         place = (tenant_of(http.state.key), http.url.path, _key(http))
         body = await Spool.of(http, max_body)
         run = self._runs.get(place)
@@ -163,11 +166,14 @@ class Replays:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._exclusive.close()
 
     async def _carry_out(
         self, place: Place, run: Run, http: HttpRequest, body: Spool, handler: Handler
     ) -> None:
         try:
+            if not self._exclusive.take(_name(place)):
+                raise RunsElsewhere(HEADER)
             if kept := await asyncio.to_thread(self._kept, place):
                 run.repeat(kept)
             elif LAST_EVENT in http.headers:
@@ -182,11 +188,12 @@ class Replays:
                 logger.exception("a reply under an %s failed, or could not be kept", HEADER)
             run.fail(error)
         finally:
-            run.fail(CapacityError("the server is stopping: ask again when it is back"))
+            run.fail(Stopping())
             run.pieces.end()
             body.close()
             if self._runs.get(place) is run:  # else another has begun since it was abandoned
                 del self._runs[place]
+                self._exclusive.give_back(_name(place))
 
     def _kept(self, place: Place) -> Row | None:
         sql = "SELECT * FROM replays WHERE tenant = ? AND path = ? AND key = ? AND created >= ?"
@@ -263,6 +270,10 @@ def _key(http: HttpRequest) -> str:
         problem = f"{len(key)} characters are not in [1, {MAX_KEY}]: choose another"
         raise BadRequest(problem, HEADER)
     return key
+
+
+def _name(place: Place) -> bytes:
+    return msgspec.json.encode(place)
 
 
 def _conflict() -> Conflict:

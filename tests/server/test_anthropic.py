@@ -199,6 +199,12 @@ def test_the_wire_byte_for_byte(golden):
     golden(GOLDEN / "anthropic_messages.json", whole(events))
 
 
+@pytest.mark.parametrize("reason", ["error", "cancelled"])
+def test_a_message_that_did_not_end_well_byte_for_byte(golden, reason):
+    events = [Delta("Hel", (1,)), Finished(reason, Usage(1, 1, 0), seed=1, error="out of luck")]
+    golden(GOLDEN / f"anthropic_messages_{reason}.sse", stream(events))
+
+
 @pytest.mark.parametrize(
     ("arguments", "is_told"),
     [('{"x": 28e7041115}', True), ('{"x": ' + "1" * 5000 + "}", True), ('{"x": 28e7', False)],

@@ -1,16 +1,22 @@
 """Batches over a real engine: beside interactive requests, and through kill -9."""
 
+import asyncio
 import random
-import signal
+import re
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
+from signal import SIGKILL, SIGTERM
 
+import httpx
+import openai
 import pytest
 from batching import asked, client_of, ended, entries, reached, started
 from checkpoints import write_tiny
 from echoes import EchoEngine
-from serving import serving
+from leavers import leave
+from serving import serving, wait_until
 
 from octavo.config import Config
 from octavo.engine.async_engine import AsyncEngine
@@ -32,6 +38,10 @@ def line(k, **fields):
 
 def done(batch):
     return batch.request_counts.completed
+
+
+def metrics(client):
+    return httpx.get(str(client.base_url).replace("/v1/", "/metrics")).text
 
 
 def said(choice):
@@ -73,6 +83,7 @@ def test_a_batch_and_its_guests_get_what_they_would_get_alone(model):
 
 
 PROGRAM = """
+import os
 import sys
 from pathlib import Path
 from octavo.config import Config
@@ -83,7 +94,18 @@ model, home = sys.argv[1:]
 listener = listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 engine = AsyncEngine(Config(model, memory=64 << 20, max_running=4, threads=1))
-Server(engine, state=State(Path(home) / "state.db")).run([listener])
+
+class Begun:
+    def __init__(self, reply):
+        with open(Path(home) / f"{os.getpid()}.begun", "a") as log:
+            print(repr(engine.tokenizer.decode(reply.prompt_ids[0])), file=log)
+
+    def hear(self, index, event):
+        pass
+
+    close = lambda self: None
+
+Server(engine, state=State(Path(home) / "state.db"), listeners=[Begun]).run([listener])
 """
 
 
@@ -103,8 +125,52 @@ def process(model, home):
             server.kill()
 
 
+def numbers_begun(home, server):
+    """Of the lines that this process began, as often as it did."""
+    path = home / f"{server.pid}.begun"
+    said = path.read_text().splitlines() if path.exists() else []
+    return [int(found[1]) for one in said if (found := re.search(r"of the line (\d+)", one))]
+
+
+def numbers_recorded(home):
+    """Of the lines that have their result, while nobody runs."""
+    with closing(State(home / "state.db")) as state:
+        return {row["line"] - 1 for row in state.rows("SELECT line FROM batch_results")}
+
+
+@contextmanager
+def disturbed(client, chance):
+    """Meanwhile clients come and leave, and what others want in the background is cancelled."""
+    is_over = threading.Event()
+    place = str(client.base_url).removeprefix("http://").split("/")[0].split(":")
+
+    async def some_leave():
+        chances = [random.Random(chance.random()) for _ in range(3)]
+        await asyncio.gather(*(leave(place, one) for one in chances), return_exceptions=True)
+
+    def disturb():
+        while not is_over.wait(0.05):
+            asyncio.run(some_leave())
+            with suppress(openai.APIError):  # it is killed or drains, or all was over before
+                made = client.responses.create(
+                    model="tiny", input="not for long", max_output_tokens=900, background=True
+                )
+                other = started(client, [asked(k, "nor this", model="tiny") for k in range(9)])
+                client.responses.cancel(made.id)
+                client.batches.cancel(other.id)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 @pytest.mark.processes
 def test_killed_again_and_again_it_completes_each_line_once_bit_for_bit(model, tmp_path):
+    """Beside clients that leave and cancel; once it is told to end, and drains."""
     lines, rng = [line(k, logprobs=True) for k in range(120)], random.Random(5)
     quiet, killed = tmp_path / "quiet", tmp_path / "killed"
     quiet.mkdir()
@@ -113,15 +179,23 @@ def test_killed_again_and_again_it_completes_each_line_once_bit_for_bit(model, t
         undisturbed = answers(client, ended(client, started(client, lines), 120))
     with process(model, killed) as (server, client):
         batch = started(client, lines)
-        server.send_signal(signal.SIGKILL)  # perhaps before it was checked
-    for enough in (5, 30, 60, 90):
-        with process(model, killed) as (server, client):
+        server.send_signal(SIGKILL)  # perhaps before it was checked
+    for enough, end in ((5, SIGKILL), (30, SIGTERM), (60, SIGKILL), (90, SIGKILL)):
+        recorded = numbers_recorded(killed)
+        with process(model, killed) as (server, client), disturbed(client, rng):
             wanted = enough + rng.randrange(10)
             now = reached(client, batch, lambda now, n=wanted: done(now) >= n, 60)
             assert now.status == "in_progress"
-            server.send_signal(signal.SIGKILL)
-    with process(model, killed) as (_, client):
-        batch = ended(client, batch, 120)
+            server.send_signal(end)
+            assert server.wait(20) == (0 if end == SIGTERM else -SIGKILL)
+        begun = numbers_begun(killed, server)
+        assert len(begun) == len({*begun} - recorded)
+    recorded = numbers_recorded(killed)
+    with process(model, killed) as (server, client):
+        with disturbed(client, rng):
+            batch = ended(client, batch, 120)
+        assert sorted(numbers_begun(killed, server)) == sorted({*range(120)} - recorded)
+        wait_until(lambda: 'group="0",model_name="tiny",state="held"} 0.0' in metrics(client))
         assert (batch.status, batch.error_file_id) == ("completed", None)
         assert batch.request_counts.completed == 120
         found = answers(client, batch)
@@ -131,8 +205,12 @@ def test_killed_again_and_again_it_completes_each_line_once_bit_for_bit(model, t
                 assert (heard, seed) == undisturbed[id]
             else:
                 assert heard == alone(client, one["body"] | {"seed": seed})
-        assert len(list((killed / "files").iterdir())) == 2  # the input and the output
-    assert not list((killed / "batches").glob("*.jsonl"))
+        wait_until(lambda: not list((killed / "batches").glob("*.jsonl")), 30)
+        ends = [other.status for other in client.batches.list()]
+        assert ends.count("cancelled") > 4  # it was disturbed
+        known = {file.id for file in client.files.list()}
+        assert known <= {file.name for file in (killed / "files").iterdir()}
+    assert "Traceback" not in (killed / "log").read_text()
 
 
 @pytest.mark.processes
@@ -141,7 +219,7 @@ def test_a_server_that_is_told_to_end_leaves_the_rest_to_the_next(model, tmp_pat
     with process(model, tmp_path) as (server, client):
         batch = started(client, lines)
         reached(client, batch, lambda now: now.request_counts.completed >= 5, 60)
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(SIGTERM)
         assert server.wait(10) == 0
     sql = "SELECT status, num_completed FROM batches"
     state = State(tmp_path / "state.db")

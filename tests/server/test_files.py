@@ -1,6 +1,7 @@
 """Files through the official client, and through forms that no client would send."""
 
 import os
+import resource
 
 import httpx
 import openai
@@ -220,6 +221,34 @@ def test_what_is_too_large_is_refused_and_nothing_stays(url, served, monkeypatch
     assert reply.status_code == 413
     assert "100000 bytes" in reply.json()["error"]["message"]
     assert kept(served) == before
+
+
+@pytest.mark.thorough
+def test_200_mb_are_taken_and_a_byte_more_is_not_and_neither_is_held(served, url):
+    def form(size):
+        """As it comes, its length unsaid."""
+        yield PURPOSE + part(b"file", b"", b'; filename="x"').removesuffix(b"\r\n")
+        piece = memoryview(bytes(1 << 20))
+        for start in range(0, size, len(piece)):
+            yield piece[: size - start]
+        yield b"\r\n" + END
+
+    def sent(size):
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        return httpx.post(f"{url}/v1/files", content=form(size), headers=kind, timeout=60)
+
+    before = kept(served)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    most = 200 << 20
+    refused = sent(most + 1)
+    assert refused.status_code == 413
+    assert f"{most} bytes" in refused.json()["error"]["message"]
+    assert kept(served) == before
+    taken = sent(most)
+    assert (taken.status_code, taken.json()["bytes"]) == (200, most)
+    assert (served[0].folder / "files" / taken.json()["id"]).stat().st_size == most
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + (32 << 10)
+    assert httpx.delete(f"{url}/v1/files/{taken.json()['id']}").status_code == 200
 
 
 def part(name, content=b"", more=b""):

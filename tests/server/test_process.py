@@ -2,10 +2,12 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ from echoes import EchoEngine
 from serving import serving, wait_until
 
 from octavo.errors import BadConfig
+from octavo.server import process
 from octavo.server.process import listen
 
 
@@ -36,8 +39,7 @@ def test_while_it_drains_new_requests_are_told_when_to_come_back():
     ):
         server.end()
         wait_until(lambda: httpx.get(f"{url}/ready").status_code == 503)
-        body = {"model": "echo", "messages": [{"role": "user", "content": "b"}]}
-        late = httpx.post(f"{url}/v1/chat/completions", json=body)
+        late = httpx.post(f"{url}/v1/chat/completions", json=asked("b"))
         assert (late.status_code, late.headers["retry-after"]) == (503, "2")
         assert late.headers["retry-after-ms"] == "1500"
         assert httpx.get(f"{url}/health").status_code == 200
@@ -48,15 +50,53 @@ def test_while_it_drains_new_requests_are_told_when_to_come_back():
 
 def test_what_takes_too_long_is_told_so_in_its_own_words():
     with (
-        serving(EchoEngine(0.01), drain_seconds=0.1) as (server, url),
+        serving(engine := EchoEngine(0.01), drain_seconds=0.1) as (server, url),
+        ThreadPoolExecutor(2) as pool,
         streaming(url, "a" * 4000) as frames,
     ):
+
+        def ask(**headers):
+            return httpx.post(f"{url}/v1/chat/completions", json=asked("a" * 4000), headers=headers)
+
+        wholes = [pool.submit(ask), pool.submit(ask, **{"Idempotency-Key": "k"})]
+        wait_until(lambda: engine.num_requests == 3)
         server.end()
         begin = time.monotonic()
         *_, error, done = [frame for frame in frames if frame.startswith("data")]
+        for reply in (whole.result() for whole in wholes):
+            assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+            assert reply.headers["retry-after-ms"] == "1000"
+            assert "the server is stopping" in reply.json()["error"]["message"]
     assert "the server is stopping" in json.loads(error[6:])["error"]["message"]
     assert done == "data: [DONE]"
     assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_replies_that_nobody_reads_are_cut_off_in_the_end(monkeypatch, capfd, stream):
+    """One that is still being told, and one that is told but lies here."""
+    monkeypatch.setattr(process, "CLOSING_SECONDS", 0.1)
+    raw = json.dumps(asked("a" * 8000) | {"stream": stream, "logprobs": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with serving(engine := EchoEngine(), send_buffer=4096, drain_seconds=0) as (server, url):
+            host, port = url.removeprefix("http://").split(":")
+            client.connect((host, int(port)))
+            client.sendall(f"{head}\r\n\r\n".encode() + raw)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+            wait_until(lambda: all(c.flow.write_paused for c in server.server_state.connections))
+            time.sleep(0.1)  # until the kernel takes no more either
+        client.settimeout(5)
+        heard = b""
+        with suppress(ConnectionResetError):
+            while part := client.recv(1 << 16):
+                heard += part
+    assert heard
+    assert not heard.endswith((b"}", b"0\r\n\r\n"))
+    assert not engine.running
+    assert not server.server_state.connections
+    assert ("are cut off: 1" in capfd.readouterr().err) == stream
 
 
 @pytest.mark.processes
@@ -69,7 +109,7 @@ def test_what_takes_too_long_is_told_so_in_its_own_words():
     ],
 )
 def test_signals_end_the_process_and_its_streams_in_good_order(signals, drain, said, last):
-    with process(drain) as (server, url), streaming(url, "a" * (said or 4000)) as frames:
+    with started(drain) as (server, url), streaming(url, "a" * (said or 4000)) as frames:
         for number in signals:
             server.send_signal(number)
             time.sleep(0.2)
@@ -82,7 +122,7 @@ def test_signals_end_the_process_and_its_streams_in_good_order(signals, drain, s
 
 
 @contextmanager
-def process(drain_seconds):
+def started(drain_seconds):
     """An echoing server of its own, which takes 10 ms a token, and its base URL."""
     program = (
         "import sys\n"
@@ -101,10 +141,14 @@ def process(drain_seconds):
             server.kill()
 
 
+def asked(text):
+    return {"model": "echo", "messages": [{"role": "user", "content": text}]}
+
+
 @contextmanager
 def streaming(url, text):
     """The lines of an answer that has begun."""
-    body = {"model": "echo", "messages": [{"role": "user", "content": text}], "stream": True}
+    body = asked(text) | {"stream": True}
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as reply:
         frames = reply.iter_lines()
         next(frames)

@@ -223,6 +223,33 @@ def test_what_was_said_outlives_the_process(tmp_path):
     assert answers[1].headers["idempotent-replayed"] == "true"
 
 
+def test_what_another_process_runs_is_run_once_and_told_here_once_it_has_ended(tmp_path):
+    first, second = EchoEngine(0.005), EchoEngine()
+    with (
+        serving(second, state=State(tmp_path / "state.db")) as (_, there),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with serving(first, state=State(tmp_path / "state.db"), drain_seconds=0) as (_, here):
+
+            def ask(url, text="x" * 100, key="k"):
+                return httpx.post(url + CHAT, json=said(text), headers=keyed(key))
+
+            asked = pool.submit(ask, here)
+            wait_until(lambda: first.running)
+            refused = ask(there)
+            assert (refused.status_code, refused.headers["retry-after-ms"]) == (409, "1000")
+            assert "x-should-retry" not in refused.headers
+            assert "runs in another process" in refused.json()["error"]["message"]
+            assert ask(there, "another", "key").status_code == 200
+            answer = asked.result()
+            assert (answer.status_code, ask(there).text) == (200, answer.text)
+            assert [len(first.requests), len(second.requests)] == [1, 1]
+            asked = pool.submit(ask, here, "x" * 4000, "cut off")
+            wait_until(lambda: first.running)
+        assert asked.result().status_code == 503
+        assert ask(there, "x" * 4000, "cut off").status_code == 200
+
+
 def test_what_is_kept_is_bounded_in_time_and_number(tmp_path, monkeypatch):
     monkeypatch.setattr(replays, "MAX_KEPT", 3)
     state = State(tmp_path / "state.db")

@@ -18,6 +18,7 @@ from serving import serving, wait_until
 from octavo.server import responses
 from octavo.server.state import State
 
+SLOW = 0.05  # seconds a token: what is to be cut off has not ended, however long a disk may take
 TOOL = {"type": "function", "name": "look", "parameters": LOOK}
 
 
@@ -41,7 +42,7 @@ def test_what_was_kept_outlives_the_server(tmp_path):
 
 
 def test_what_ran_in_the_background_is_begun_anew_with_the_same_words(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (server, url), strict(url) as client:
+    with served(tmp_path, SLOW, drain_seconds=0) as (server, url), strict(url) as client:
         ask = asked("a" * 200, extra_body={"temperature": 0.5})
         stream = client.responses.create(**ask, background=True, stream=True)
         made = next(stream).response
@@ -65,12 +66,13 @@ def test_thoughts_calls_and_schemas_are_begun_anew_alike(tmp_path):
     """Within a conversation that has calls and results of its own."""
     ask = {"model": "echo", "tools": [TOOL], "reasoning": {"effort": "low"}}
     options = {"template": TEMPLATE, "drain_seconds": 0}
-    with served(tmp_path, 0.004, **options) as (server, url), strict(url) as client:
+    with served(tmp_path, **options) as (server, url), strict(url) as client:
         one = client.responses.create(**ask, input=SAYS)
         result = {"type": "function_call_output", "call_id": "call_id0", "output": "a"}
         user = {"role": "user", "content": SAYS}
         fields = {"previous_response_id": one.id, "tool_choice": "required"}
         fields["text"] = {"format": {"type": "json_object"}}
+        server.engine.pace = 0.015
         stream = client.responses.create(
             **ask, input=[result, user], **fields, background=True, stream=True
         )
@@ -100,7 +102,7 @@ def test_what_runs_in_the_background_is_waited_for_when_the_server_stops(tmp_pat
 
 
 def test_where_it_cannot_be_begun_anew_it_has_failed(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+    with served(tmp_path, SLOW, drain_seconds=0) as (_, url), strict(url) as client:
         before = client.responses.create(**asked("one"))
         fields = {"background": True, "previous_response_id": before.id}
         made = client.responses.create(**asked("a" * 200), **fields)
@@ -114,7 +116,7 @@ def test_where_it_cannot_be_begun_anew_it_has_failed(tmp_path):
 
 
 def test_another_models_answer_is_not_begun_anew(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+    with served(tmp_path, SLOW, drain_seconds=0) as (_, url), strict(url) as client:
         made = client.responses.create(**asked("a" * 200), background=True)
     engine = EchoEngine()
     engine.fingerprint = "fp_other"
@@ -159,7 +161,7 @@ def test_one_that_lives_takes_up_what_another_leaves(tmp_path, monkeypatch):
 
 
 def test_one_that_cannot_be_read_any_more_holds_up_no_other(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+    with served(tmp_path, SLOW, drain_seconds=0) as (_, url), strict(url) as client:
         ids = [client.responses.create(**asked("a" * 99), background=True).id for _ in range(2)]
     state = State(tmp_path / "state.db")
     with state.change() as connection:
@@ -171,7 +173,7 @@ def test_one_that_cannot_be_read_any_more_holds_up_no_other(tmp_path):
 
 
 def test_what_is_begun_anew_waits_for_room(tmp_path):
-    with served(tmp_path, 0.01, drain_seconds=0) as (_, url), strict(url) as client:
+    with served(tmp_path, SLOW, drain_seconds=0) as (_, url), strict(url) as client:
         ids = [client.responses.create(**asked("a" * 99), background=True).id for _ in range(2)]
     engine = EchoEngine()
     engine.start = engine.stop  # it comes up, and takes nothing yet
@@ -179,7 +181,7 @@ def test_what_is_begun_anew_waits_for_room(tmp_path):
     with serving(engine, state=State(tmp_path / "state.db")) as (_, url), strict(url) as client:
         assert client.responses.retrieve(ids[0]).status == "queued"
         assert client.responses.cancel(ids[0]).status == "cancelled"
-        engine.is_ready, engine.stopping = True, False
+        engine.stopping, engine.is_ready = False, True
         assert polled(client.responses, ids[1]).output_text == "a" * 99
 
 

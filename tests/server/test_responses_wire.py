@@ -144,9 +144,12 @@ def test_stream_and_whole_say_the_same(parts, reason, logprobs, background):
         (Finished("cancelled", Usage(1, 1, 0), 1), "error", None),
     ],
 )
-def test_other_ends(begun, end, kind, status):
+def test_other_ends(golden, begun, end, kind, status):
     events = [Delta("Hel", (1,))] * begun + ([end] if end else [])
-    *before, last = told(stream(reply_to(background=True), events))
+    frames = stream(reply_to(background=True, seed=1), events)
+    if begun and end and end.reason != "timeout":
+        golden(GOLDEN / f"openai_responses_{end.reason}.sse", b"".join(frames))
+    *before, last = told(frames)
     assert last["type"] == kind
     if status is None:
         assert "the server is stopping" in last["message"]
