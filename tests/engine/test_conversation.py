@@ -72,7 +72,7 @@ def test_what_no_template_would_be_given_is_refused(messages, problem):
         ([LOOKS, {"type": "custom"}], "auto", r"tools\[1\]: "),
         ([LOOKS, LOOKS], "auto", r"tools\[1\]\.function\.name"),
         ([LOOKS], "other", "tool_choice: there is no tool 'other'"),
-        (None, "required", "tool_choice: there are no tools"),
+        (None, "required", "tool_choice: no tool is given"),
     ],
 )
 def test_tools_that_cannot_be_given_are_refused(tools, choice, problem):
