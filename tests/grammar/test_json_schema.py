@@ -2,14 +2,15 @@
 enforced is refused, by keyword and place."""
 
 import json
+from random import Random
 
 import pytest
 from examples import examples
-from grammars import allows, grammars
+from grammars import allows, answer, grammars
 from hypothesis import HealthCheck, given, reject
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
-from schemas import from_schema, is_valid, schemas
+from schemas import from_schema, is_valid, schemas, several_of_an_object
 
 from octavo import BadRequest
 from octavo.grammar.fronts.json_schema import enforceable
@@ -257,6 +258,18 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
     text = json.dumps(value, ensure_ascii=False)
     if allows(schema_of(schema), text):
         assert is_valid(text, schema)
+
+
+@examples(40, suppress_health_check=list(HealthCheck))
+@given(st.one_of(schemas(), several_of_an_object()), st.integers(0, 1 << 32))
+def test_what_is_accepted_leads_to_valid_answers_wherever_it_is_followed(schema, seed):
+    try:
+        grammars().compile(schema_of(schema))
+    except BadRequest:
+        reject()
+    random = Random(seed)
+    for said in (answer(schema_of(schema), random) for _ in range(5)):
+        assert said is None or is_valid(said, schema)
 
 
 @pytest.mark.thorough
