@@ -260,7 +260,7 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
         assert is_valid(text, schema)
 
 
-@examples(40, suppress_health_check=list(HealthCheck))
+@examples(100, suppress_health_check=list(HealthCheck))
 @given(st.one_of(schemas(), several_of_an_object()), st.integers(0, 1 << 32))
 def test_what_is_accepted_leads_to_valid_answers_wherever_it_is_followed(schema, seed):
     try:
