@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
+from octavo.grammar.compiled import NO_ANSWER
 from octavo.grammar.fronts._places import by_keyword, found, references
 from octavo.grammar.fronts._trials import Trials
-from octavo.grammar.matcher import NO_ANSWER
 from octavo.types import Json
 
 _Said: TypeAlias = dict[int, Json]  # schemas that hold at once, by their ids

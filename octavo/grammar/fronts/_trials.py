@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
+from octavo.grammar.compiled import Compiled
 from octavo.grammar.fronts._checked import compiled, problem_of
 from octavo.grammar.fronts._ecma import reach
-from octavo.grammar.matcher import Compiled
 from octavo.types import Json
 
 OPTIONS: Final = {
