@@ -44,3 +44,20 @@ def allows(grammar, answer):
         return matcher.is_complete or is_allowed(matcher.mask(), END)
     except StepFailed:
         return False
+
+
+def answer(grammar, random, most=500):
+    """One that is allowed, byte by byte; None where it was cut off."""
+    matcher, said = grammars().compile(grammar).matcher(), bytearray()
+    while not matcher.is_complete:
+        mask = matcher.mask()
+        allowed = [byte for byte in range(END) if is_allowed(mask, byte)]
+        if is_allowed(mask, END) and (not allowed or random.random() < 0.5):
+            break
+        closing = [byte for byte in allowed if byte in b'"}]'] if random.random() < 0.3 else []
+        usual = [byte for byte in allowed if byte < 128 and byte not in b"eE"]  # no huge exponents
+        said.append(random.choice(closing or usual or allowed))
+        matcher.consume(said[-1])
+        if len(said) == most:
+            return None
+    return said.decode()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.internal.conjecture import utils
 from hypothesis_jsonschema import from_schema
 
-__all__ = ["from_schema", "is_valid", "schemas"]
+__all__ = ["from_schema", "is_valid", "schemas", "several_of_an_object"]
 
 NAMES = st.sampled_from(["a", "b", "name", "größe", "x y"])
 SMALL = st.integers(0, 4)
@@ -91,6 +91,30 @@ LEAVES = st.one_of(
     ),
     st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"const": "x\n"}, {}]),
 )
+
+
+def several_of_an_object():
+    """What is said of one object in several places, whole names by patterns among it."""
+    fits = st.sampled_from([{}, {"type": "integer"}, {"const": "a"}, False])
+    parts = st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(st.sampled_from("ab"), fits, min_size=1),
+            "required": st.just(["a"]),
+            "patternProperties": st.dictionaries(
+                st.sampled_from(["^a$", "^(a|b)$", "b$"]), fits, min_size=1, max_size=1
+            ),
+            "additionalProperties": st.just(False),
+            "$ref": st.just("#/$defs/one"),
+        },
+    )
+    several = st.tuples(st.sampled_from(["allOf", "anyOf"]), st.lists(parts, min_size=1))
+    return st.builds(
+        lambda here, word_and_more, one: here | dict([word_and_more]) | {"$defs": {"one": one}},
+        parts.map(lambda part: {"type": "object"} | part),
+        several,
+        parts.filter(lambda part: "$ref" not in part),
+    )
 
 
 def schemas():

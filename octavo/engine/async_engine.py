@@ -23,7 +23,7 @@ from octavo.engine.chat_format import ChatFormat
 from octavo.engine.engine import Engine, Told
 from octavo.engine.turns import Turns
 from octavo.errors import BadRequest, CapacityError, OctavoError, QueueFull
-from octavo.grammar.matcher import Compiled
+from octavo.grammar.compiled import Compiled
 from octavo.loader.tokenizer import Tokenizer
 from octavo.scheduler.forecast import Forecast
 from octavo.scheduler.sequence import Sequence

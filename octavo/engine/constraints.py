@@ -18,7 +18,8 @@ from threading import Condition
 from time import thread_time
 
 from octavo.errors import StepFailed
-from octavo.grammar.matcher import Grammars, Matcher
+from octavo.grammar.compiled import Matcher
+from octavo.grammar.matcher import Grammars
 from octavo.scheduler.scheduler import Chunk
 from octavo.scheduler.sequence import Sequence
 from octavo.types import Ints

@@ -22,7 +22,8 @@ from octavo.engine.constraints import NOTHING, Constraints
 from octavo.engine.loading import Loaded, fingerprint, load
 from octavo.engine.runner import Outcome, Runner
 from octavo.errors import BadRequest, PromptTooLong, StepFailed
-from octavo.grammar.matcher import Compiled, Grammars
+from octavo.grammar.compiled import Compiled
+from octavo.grammar.matcher import Grammars
 from octavo.kvcache.tables import PageTables
 from octavo.loader.tokenizer import Tokenizer
 from octavo.scheduler.scheduler import Scheduler, Step

@@ -15,35 +15,24 @@ from threading import BoundedSemaphore, Lock
 from types import ModuleType
 from weakref import WeakValueDictionary
 
-import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLTokenizer, TokenizerWrapper
 
-from octavo.errors import BadRequest, StepFailed
-from octavo.grammar.fronts._checked import compiled, sentence
+from octavo.errors import BadRequest
+from octavo.grammar.compiled import Compiled
+from octavo.grammar.fronts._checked import compiled
 from octavo.loader.tokenizer import Tokenizer
 from octavo.registry import entry
-from octavo.types import Grammar, Ints
+from octavo.types import Grammar
 
 MOST_CHARACTERS = 1 << 20  # of a grammar's text
 KEPT = 32  # grammars, compiled, beyond those in use
 KEPT_BYTES = 192 << 20  # of those, as estimated: no compiled one was found that takes more than
 A_GRAMMAR, A_CHARACTER = 4 << 20, 100  # bytes, of any, and more for each character of its text
-NO_ANSWER = "no answer fits it: see what it requires that never ends, or that nothing can be"
-# Of what llguidance says of its limits, and what to do about it.
-TOO_MUCH = {
-    "too many items": "too much may follow at one place, or a text without end must: where it "
-    "leads to itself let that be left out, else ask for less that is fixed or alike",
-    "too many expressions": "its texts and patterns are too long together: shorten them",
-    "too many states": "its texts and patterns are too long together: shorten them",
-    "symbols.len()": "it has too many rules: give fewer",
-}
 # Where any text may come, llguidance has beforehand which tokens are within: of four such sets two
 # do as well, in two thirds of the time and memory.
 SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]+']
 SHORT = 128  # bytes of a text whose tokens are remembered
 FORESIGHT = 1024  # bytes of a text that must come whose tokens are looked up at once
-PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
-WORD = 32  # tokens of a word of a mask
 
 
 class Grammars:
@@ -147,79 +136,6 @@ def _unless_refused(made: "Compiled | _Refusal") -> "Compiled":
 
 def _front(grammar: Grammar) -> ModuleType:
     return entry("octavo.grammar.fronts", grammar.kind)
-
-
-class Compiled:
-    """A grammar, ready to be followed by any number of answers."""
-
-    def __init__(self, prototype: LLMatcher, vocabulary: LLTokenizer) -> None:
-        self._prototype = prototype
-        self._ends = np.zeros(-(-vocabulary.vocab_size // WORD), np.uint32)
-        for token_id in vocabulary.eos_tokens:
-            self._ends[token_id // WORD] |= np.uint32(1 << token_id % WORD)
-
-    def matcher(self) -> "Matcher":
-        """At the beginning of an answer."""
-        return Matcher(self._prototype.deep_copy(), self._ends)
-
-    def problem(self) -> str | None:
-        """Why no answer can be begun, in one sentence."""
-        matcher, num_left = self.matcher(), PROBED
-        try:
-            while num_left > 0 and (forced := matcher.forced()[:num_left]):
-                for token_id in forced:
-                    matcher.consume(token_id)
-                num_left -= len(forced)
-            return None if matcher.mask().any() else NO_ANSWER
-        except StepFailed as error:
-            return str(error)
-
-
-class Matcher:
-    """Follows one answer, token by token. One thread at a time."""
-
-    def __init__(self, matcher: LLMatcher, ends: Ints) -> None:
-        """`ends` is the mask of the tokens that end a turn."""
-        self._matcher, self._ends = matcher, ends
-        self._mask = np.zeros_like(ends)
-
-    def mask(self, *, keeps_eos: bool = True) -> Ints:
-        """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
-        `keeps_eos` those that end a turn are not, unless nothing else may come. The same array each
-        time. Raises StepFailed where that costs more than it may."""
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-        self._check()
-        if not keeps_eos and (rest := self._mask & ~self._ends).any():
-            self._mask[:] = rest
-        return self._mask
-
-    def consume(self, token_id: int) -> None:
-        """`token_id` is one of those allowed. Raises StepFailed."""
-        self._matcher.consume_token(token_id)
-        self._check()
-
-    def forced(self) -> list[int]:
-        """The tokens of the text that must come next, or of its first kB, as far as it is sure how
-        they are cut: the last may be one with what follows. Not consumed."""
-        return [] if self.is_complete else self._matcher.compute_ff_tokens()
-
-    @property
-    def is_complete(self) -> bool:
-        """Nothing can follow."""
-        return self._matcher.is_stopped()
-
-    @property
-    def may_end(self) -> bool:
-        """What was consumed is a whole answer."""
-        return self._matcher.is_accepting()
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            cause = sentence(self._matcher.get_error())
-            if "NoExtension" in cause:
-                raise StepFailed(NO_ANSWER)
-            told = next((TOO_MUCH[said] for said in TOO_MUCH if said in cause.lower()), cause)
-            raise StepFailed(f"the grammar cannot be followed within its limits: {told}")
 
 
 class _Vocabulary:

@@ -18,7 +18,7 @@ from schemas import is_valid, schemas
 
 from octavo import LLM, BadRequest, StepFailed
 from octavo.engine import constraints
-from octavo.grammar.matcher import Matcher
+from octavo.grammar.compiled import Matcher
 from octavo.types import Delta, Finished, Grammar, SamplingParams
 
 RECORD = {

@@ -2,14 +2,15 @@
 enforced is refused, by keyword and place."""
 
 import json
+from random import Random
 
 import pytest
 from examples import examples
-from grammars import allows, grammars
+from grammars import allows, answer, grammars
 from hypothesis import HealthCheck, given, reject
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
-from schemas import from_schema, is_valid, schemas
+from schemas import from_schema, is_valid, schemas, several_of_an_object
 
 from octavo import BadRequest
 from octavo.grammar.fronts.json_schema import enforceable
@@ -18,6 +19,16 @@ from octavo.types import Grammar
 
 def schema_of(value):
     return Grammar("json_schema", json.dumps(value))
+
+
+ONLY_A = {
+    "$defs": {"only_a": {"patternProperties": {"^a$": {}}, "additionalProperties": False}},
+}
+
+
+def endless(name):
+    again = {"properties": {name: {"$ref": "#/$defs/a"}}, "required": [name]}
+    return {"allOf": [{"type": "object"}, again]}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +78,7 @@ def schema_of(value):
                     "additionalProperties": False,
                 }
             },
-            "'patternProperties' at $.items has no name that",
+            "'patternProperties' at $.items has no name left",
         ),
         (
             {
@@ -75,14 +86,57 @@ def schema_of(value):
                 "properties": {"q": {"type": "string", "pattern": "^a{65536}$"}},
                 "required": ["q"],
             },
-            "'pattern' at $.properties.q: the grammar cannot be followed within its limits",
+            "'pattern' at $.properties.q goes too far: the grammar cannot be followed",
         ),
-        ({"$ref": "#"}, "'$ref' at $: no answer fits it"),
+        ({"patternProperties": {"^y{65536}$": {}}}, "'patternProperties' at $ goes too far"),
+        (
+            {"items": {"required": ["a"], "allOf": [{"$ref": "#/$defs/only_a"}]}} | ONLY_A,
+            "'allOf' at $.items has no name left",
+        ),
+        (
+            {"properties": {"o": {"$ref": "#/$defs/only_a", "required": ["a"]}}} | ONLY_A,
+            "'$ref' at $.properties.o has no name left",
+        ),
+        (
+            {"required": ["a"], "anyOf": [{"required": ["b"]}, {"$ref": "#/$defs/only_a"}]}
+            | ONLY_A,
+            "'anyOf' at $ has no name left",
+        ),
+        (
+            {"properties": {"a": {}}, "patternProperties": {"": False}},
+            "'patternProperties' at $ has no name left",
+        ),
+        ({"$ref": "#"}, "'$ref' at $ leads to what no finite answer fits"),
+        (
+            {"properties": {"child": {"$ref": "#/$defs/a"}}, "$defs": {"a": endless("child")}},
+            "'$ref' at $.properties.child leads to what no finite",
+        ),
+        (
+            {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/a"}], "$defs": {"a": endless("b")}},
+            "'$ref' at $.anyOf[1] leads to what no finite",
+        ),
+        (
+            {"items": {"type": "array", "minItems": 1, "items": {"$ref": "#/items"}}},
+            "'$ref' at $.items.items leads to what no finite",
+        ),
+        (
+            {
+                "items": {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": {"anyOf": [{"$ref": "#/items"}, {"$ref": "#/items"}]},
+                }
+            },
+            "'$ref' at $.items.additionalProperties.anyOf[0] leads to what no finite",
+        ),
         ({"$ref": "http://example.com/x"}, "'$ref' at $ leads to no schema"),
         ({"items": 3}, "$.items is not a schema"),
         ({"properties": {"a": None}}, "$.properties.a is not a schema"),
         ({"properties": {str(i): {} for i in range(401)}}, "'properties' at $ has 401 that are"),
-        ({"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}, "within its limits"),
+        (
+            {"items": {"pattern": "^((a{1000}){1000}){1000}$"}},
+            "'pattern' at $.items is more than is",
+        ),
     ],
 )
 def test_what_is_not_enforced_is_refused_by_keyword_and_place(schema, place):
@@ -102,6 +156,19 @@ def test_what_is_not_enforced_is_refused_by_keyword_and_place(schema, place):
         {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
         {"properties": {"a": {"multipleOf": 0.01}, "b": {"multipleOf": 5}}},
         {"$defs": {"node": {"properties": {"next": {"$ref": "#/$defs/node"}}}}},
+        {
+            "type": "object",
+            "properties": {"left": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+            "required": ["left"],
+        },
+        {"type": "array", "minItems": 1, "prefixItems": [{"const": 1}], "items": {"$ref": "#"}},
+        {"items": {"required": ["b"], "enum": [1, {}], "$ref": "#/$defs/only_a"}} | ONLY_A,
+        {
+            "prefixItems": [
+                {"properties": {f"n{i}": {}}, "patternProperties": {"^x-": {}, f"^{i}{{8}}$": {}}}
+                for i in range(150)
+            ]
+        },
     ],
 )
 def test_what_says_nothing_about_an_answer_is_taken(schema):
@@ -193,6 +260,18 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
         assert is_valid(text, schema)
 
 
+@examples(100, suppress_health_check=list(HealthCheck))
+@given(st.one_of(schemas(), several_of_an_object()), st.integers(0, 1 << 32))
+def test_what_is_accepted_leads_to_valid_answers_wherever_it_is_followed(schema, seed):
+    try:
+        grammars().compile(schema_of(schema))
+    except BadRequest:
+        reject()
+    random = Random(seed)
+    for said in (answer(schema_of(schema), random) for _ in range(5)):
+        assert said is None or is_valid(said, schema)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("schema", "said"),
@@ -208,7 +287,7 @@ def test_nothing_that_jsonschema_calls_invalid_is_allowed(schema, near, data):
                     for i in range(101)
                 ]
             },
-            "'patternProperties' at .* has whole names, as more than 100",
+            "'patternProperties' at .* is more than is tried of a schema",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from octavo.errors import BadRequest
 from octavo.grammar.fronts import _ecma, _numbers, _patterns
+from octavo.grammar.fronts._names import NamesLeft
 from octavo.grammar.fronts._places import (
     Names,
     found,
@@ -18,8 +19,7 @@ from octavo.grammar.fronts._places import (
     shown,
     subschemas,
 )
-from octavo.grammar.fronts._trials import problem_with
-from octavo.grammar.matcher import NO_ANSWER
+from octavo.grammar.fronts._trials import Trials
 from octavo.types import Json
 
 # fmt: off
@@ -47,7 +47,7 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
-MOST_TRIED = 100  # objects of which it is tried whether a name is left, in 1 to 3 ms
+UNTRIED = 5_000  # characters that must come may come: four times as many were followed
 MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
@@ -59,8 +59,9 @@ class Reader:
         """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
-        self._num_tried = 0
+        self._trials = Trials()
         self._referring: list[Json] = []
+        self._schemas: list[tuple[Names, Json]] = []  # as they are kept, those within others first
         self._renamed: dict[Names, str] = {}  # what becomes of the last of them
 
     def read(self) -> Json:
@@ -70,6 +71,10 @@ class Reader:
             names = names_of(schema["$ref"])
             now = (self._renamed.get(names[: i + 1], name) for i, name in enumerate(names))
             schema["$ref"] = pointer(now)
+        if any("patternProperties" in schema for _, schema in self._schemas):
+            left = NamesLeft(kept, self._trials)
+            for names, schema in self._schemas:
+                self._check_names(left, schema, names)
         return kept
 
     def _read(self, schema: Any, names: Names) -> Any:
@@ -82,12 +87,12 @@ class Reader:
         self._check(kept, names)
         parts = {inner: self._read(part, names + inner) for inner, part in subschemas(kept)}
         kept = self._with_patterns(self._bounded(replaced(kept, parts), names), names)
-        self._check_names(kept, names)
         if "anyOf" not in kept and self._are_apart(kept.get("oneOf")):
             kept["anyOf"] = kept.pop("oneOf")
             self._renamed[*names, "oneOf"] = "anyOf"
         if "$ref" in kept:
             self._referring.append(kept)
+        self._schemas.append((names, kept))
         return kept
 
     def _matters(self, word: str, value: Any, names: Names) -> bool:
@@ -157,29 +162,17 @@ class Reader:
             problem = f"needs more than {MOST_STATES} remainders to be told apart"
             raise self._refusal("multipleOf", names, problem)
 
-    def _check_names(self, schema: Json, names: Names) -> None:
+    def _check_names(self, left: NamesLeft, schema: Json, names: Names) -> None:
         """llguidance would write a comma, and find no name to follow."""
-        patterns, properties = schema.get("patternProperties"), schema.get("properties", {})
-        required, others = schema.get("required", []), schema.get("additionalProperties")
-        if not isinstance(patterns, dict) or not isinstance(properties, dict):
-            return
-        if not isinstance(required, list):
-            return
-        taken = dict.fromkeys([*properties, *map(str, required)], False)
-        asked = {pattern: part is not False for pattern, part in patterns.items()}
-        if not (taken and asked) or any(map(_is_endless, filter(asked.get, asked))):
-            return
-        rest = {"properties": taken, "patternProperties": asked, "minProperties": 1}
-        rest |= {"type": "object", "additionalProperties": others is not False}
-        self._num_tried += 1
-        if self._num_tried > MOST_TRIED:
-            problem = (
-                f"has whole names, as more than {MOST_TRIED} others do: say it in 'properties'"
-            )
-            raise self._refusal("patternProperties", names, problem)
-        if problem_with(rest) == NO_ANSWER:
-            problem = "has no name that 'properties' and 'required' lack: say it in 'properties'"
-            raise self._refusal("patternProperties", names, problem)
+        words = ("patternProperties", "allOf", "anyOf", "oneOf", "$ref")
+        for word in [word for word in words if word in schema][:1]:
+            try:
+                problem = "has no name left beside 'properties' and 'required'"
+                is_wrong = not left.are_there(schema)
+            except ValueError as error:
+                problem, is_wrong = str(error), True
+            if is_wrong:
+                raise self._refusal(word, names, f"{problem}: say it in 'properties'")
 
     def _are_apart(self, branches: Any) -> bool:
         """No two of them hold at once, because a required property tells them apart."""
@@ -230,14 +223,16 @@ class Reader:
 
     def _translated(self, pattern: str, word: str, names: Names) -> str:
         try:
-            return _ecma.translated(pattern)
+            translated = _ecma.translated(pattern)
+            problem = None
+            if _ecma.reach(translated) > UNTRIED:  # an answer may come to it in its middle only
+                tried = {"type": "string", "pattern": translated}
+                problem = self._trials.problem_with(tried, [translated])
         except ValueError as error:
             raise self._refusal(word, names, str(error)) from None
-
-
-def _is_endless(pattern: str) -> bool:
-    """It allows names without number, since something may come before or behind."""
-    return "^" not in pattern or "$" not in pattern
+        if problem is not None and not problem.startswith("Unsatisfiable"):  # that is left out
+            raise self._refusal(word, names, f"goes too far: {problem}")
+        return translated
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:

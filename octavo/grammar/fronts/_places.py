@@ -7,6 +7,7 @@ pointer  #/properties/a%20b      from the root on (RFC 6901, section 6)
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
@@ -29,6 +30,14 @@ def subschemas(schema: Json) -> Iterator[tuple[Names, Any]]:
             yield from (((keyword, str(i)), part) for i, part in enumerate(value))
         elif keyword in _ONE and not isinstance(value, list):
             yield (keyword,), value
+
+
+def by_keyword(schema: Json) -> dict[str, dict[str, Any]]:
+    """The schemas within, by name; the only one of a keyword is called ""."""
+    out: dict[str, dict[str, Any]] = defaultdict(dict)
+    for (keyword, *name), part in subschemas(schema):
+        out[keyword]["".join(name)] = part
+    return out
 
 
 def replaced(schema: Json, parts: Mapping[Names, Any]) -> Json:

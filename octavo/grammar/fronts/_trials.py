@@ -1,12 +1,15 @@
 """What llguidance makes of a schema: nothing wrong, or one sentence."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llguidance import LLMatcher, LLTokenizer
 
+from octavo.grammar.compiled import Compiled
 from octavo.grammar.fronts._checked import compiled, problem_of
-from octavo.grammar.matcher import Compiled
+from octavo.grammar.fronts._ecma import reach
+from octavo.types import Json
 
 OPTIONS: Final = {
     "whitespace_flexible": False,
@@ -16,6 +19,8 @@ OPTIONS: Final = {
     "coerce_one_of": False,
     "lenient": False,
 }
+MOST_TRIED = 200  # parts of a schema, in 1 to 3 ms each
+MOST_CHARACTERS = 1 << 18  # of them and of what they make come, in 2 to 4 us each
 _BYTES: Final = LLTokenizer("byte")
 
 
@@ -27,3 +32,24 @@ def problem_with(schema: Any) -> str | None:
     """Answers are begun, too, since some costs show only there, and that there are none."""
     grammar = grammar_of(schema)
     return problem_of(grammar) or Compiled(compiled(grammar, _BYTES), _BYTES).problem()
+
+
+class Trials:
+    """Of parts of one schema, which are told what llguidance would find out within an answer."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str | None] = {}
+        self._left = float(MOST_CHARACTERS)
+
+    def problem_with(self, part: Json, patterns: Iterable[str]) -> str | None:
+        """As the function. `patterns` are those of `part`. Raises ValueError where too many are
+        tried."""
+        text = json.dumps(part)
+        if text not in self._problems:
+            self._left -= len(text) + sum(map(reach, patterns))
+            if self._left < 0 or len(self._problems) == MOST_TRIED:
+                raise ValueError(
+                    f"is more than is tried of a schema, {MOST_TRIED} parts, or fewer long ones"
+                )
+            self._problems[text] = problem_with(part)
+        return self._problems[text]

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from octavo.errors import BadRequest
+from octavo.grammar.fronts._endings import check_endings
 from octavo.grammar.fronts._keywords import Reader
 from octavo.grammar.fronts._places import shown, subschemas
 from octavo.grammar.fronts._references import located
@@ -52,6 +53,7 @@ def enforceable(schema: Any, field: str) -> Json:
     try:
         schema = located(schema, field)
         kept = Reader(schema, field).read()
+        check_endings(schema, field)
     except RecursionError:
         raise BadRequest("it is nested too deeply", field) from None
     if problem := problem_with(kept):
