@@ -18,19 +18,34 @@ from octavo.server.state import State
 NAMES = {f"^{number:04d}": {"type": "string"} for number in range(140)}  # no two may overlap
 DEAR = {"grammar": "start: %json " + json.dumps({"type": "object", "patternProperties": NAMES})}
 MAZE = {"grammar": "start: " + "a " * 450 + '\na: "x"? "y"? "z"?'}  # masks of thousands of items
-ENOUGH = 20  # tokens; a stream that waited for either would have none meanwhile
+ENOUGH = 20  # lines, of ten tokens; a stream that waited would have none meanwhile
+
+
+class Watched(Engine):
+    """Sees how many lines a client reads while a grammar compiles."""
+
+    def __init__(self, config, told):
+        super().__init__(config)
+        self.told, self.meanwhile = told, []
+
+    def compile(self, params):
+        num_told = len(self.told)
+        try:
+            return super().compile(params)
+        finally:
+            self.meanwhile.append(len(self.told) - num_told)
 
 
 @pytest.mark.thorough
 def test_a_dear_grammar_costs_its_sender_only(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf", context=8192)
-    engine = Engine(Config(str(path), memory=64 << 20))
+    told, ended = [], threading.Event()
+    engine = Watched(Config(str(path), memory=64 << 20), told)
     state = State(tmp_path / "state.db")
     keys = Keys(state)
     mine, theirs = (
         {"authorization": f"Bearer {keys.create(name, Limits())[1]}"} for name in ("mine", "theirs")
     )
-    told, ended = [], threading.Event()
     with serving(AsyncEngine(engine), gate=Gate(keys)) as (_, url):
         ask = {"model": "tiny", "prompt": "The sky is", "ignore_eos": True, "seed": 1}
 
@@ -52,8 +67,9 @@ def test_a_dear_grammar_costs_its_sender_only(tmp_path):
                 body = ask | hostile | {"max_tokens": 100}
                 said = httpx.post(f"{url}/v1/completions", json=body, headers=theirs, timeout=60)
                 assert said.status_code == 200, said.text
-                assert len(told) - num_told > ENOUGH
+                assert len(told) - num_told > ENOUGH, "also beside the masks"
                 assert "data: [DONE]" not in told, "it ran all the while"
+            assert max(engine.meanwhile) > ENOUGH, "while it compiled"
         finally:
             ended.set()
             reader.join()

@@ -1,7 +1,7 @@
 """How much a grammar holds, counted before llguidance reads it: it looks at its own limits after
 most of the work, which grows with the square of some amounts and the cube of others.
 
-At each limit one grammar costs about two seconds, whether it is then taken or refused.
+At each limit one grammar costs two seconds at most, whether it is then taken or refused.
 """
 
 import re
