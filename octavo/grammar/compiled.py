@@ -16,6 +16,7 @@ NO_ANSWER = "no answer fits it: see what it requires that never ends, or that no
 TOO_MUCH = {
     "too many items": "too much may follow at one place, or a text without end must: where it "
     "leads to itself let that be left out, else ask for less that is fixed or alike",
+    "current row has": "too much may follow at one place: give fewer alternatives",
     "too many expressions": "its texts and patterns are too long together: shorten them",
     "too many states": "its texts and patterns are too long together: shorten them",
     "symbols.len()": "it has too many rules: give fewer",

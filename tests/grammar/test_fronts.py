@@ -50,6 +50,36 @@ def test_it_is_reached_from_python(kind):
         ("choice", '["a", "\\ud800"]', "half of a surrogate pair"),
         ("regex", "\ud800", "half of a surrogate pair"),
         ("gbnf", 'root ::= "\ud800"', "half of a surrogate pair"),
+        (
+            "choice",
+            json.dumps([f"{i:x}" for i in range(15_000)]),
+            "15003 texts, patterns, names and comments are more than 15000",
+        ),
+        ("gbnf", 'root ::= "a"' + "\n#" * 15_000, "15002 texts, patterns, names and comments"),
+        ("lark", "start: A\nA: " + " & ".join(["/a/"] * 102), "101 patterns and schemas"),
+        ("lark", "start: A\nA: /" + "a|" * 25_001 + "/", "25001 alternatives"),
+        ("lark", 'start: %regex {"substring_chars": "' + "a" * 100_000 + '"}', "in %regex"),
+        (
+            "lark",
+            "start: " + "%json {} " * 501,
+            "501 %json, %regex and %llguidance are more than 500",
+        ),
+        ("regex", r"\w" * 20_001, "20001 classes such as"),
+        (
+            "json_schema",
+            json.dumps({"const": [*range(15_000)]}),
+            "texts, patterns, names and comments are more",
+        ),
+        (
+            "json_schema",
+            json.dumps({"allOf": [{"minLength": 1}] * 102}),
+            "101 patterns and schemas",
+        ),
+        (
+            "json_schema",
+            json.dumps({"patternProperties": {f"^{i:04}": {} for i in range(142)}}),
+            "10011 pairs of 'patternProperties'",
+        ),
         ("json_schema", "{", "not JSON"),
         ("json_schema", "[]", "object or true"),
         ("json_schema", "false", "object or true"),
@@ -102,6 +132,12 @@ def test_a_choice_may_be_any_text(text):
     grammar = SamplingParams(choice=("plain", text)).constraint
     assert allows(grammar, text)
     assert not allows(grammar, text + text)
+
+
+def test_a_choice_may_be_of_thousands():
+    grammar = SamplingParams(choice=tuple(f"{i:05}" for i in range(5000))).constraint
+    assert allows(grammar, "04999")
+    assert not allows(grammar, "05000")
 
 
 @pytest.mark.parametrize("text", ['root ::= "a"', '  root::="a"', '# x\nroot ::=\n  "a"'])

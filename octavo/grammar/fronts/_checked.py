@@ -4,6 +4,7 @@ Owns the limits, and the stack on which llguidance reads grammars: it calls itse
 rules, groups and schemas lead into each other, and a stack that is full ends the process.
 """
 
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import TypeVar
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from octavo.errors import BadRequest
+from octavo.grammar.fronts._amounts import excess_joined, excess_of
+from octavo.types import Json
 
 # Each costs its sender a fraction of a second at most. Lexer fuel counts expressions, items are
 # Earley's, a lexer's state takes about 2 kB.
@@ -48,8 +51,24 @@ def problem_of(grammar: str) -> str | None:
     """In one sentence."""
     if (num_deeper := sum(map(grammar.count, DEEPER))) > MOST_DEEPER:
         return f"{num_deeper} rules, groups and schemas are more than {MOST_DEEPER}: give fewer"
+    if problem := next(filter(None, map(_excess, _grammars(grammar))), None):
+        return problem
     is_bad, said = _deeply(lambda: LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS))
     return sentence(said[0]) if is_bad else None
+
+
+def _grammars(grammar: str) -> list[Json]:
+    """llguidance's form is Lark, or an envelope of grammars."""
+    if not grammar.lstrip().startswith("{"):
+        return [{"lark_grammar": grammar}]
+    grammars: list[Json] = json.loads(grammar)["grammars"]
+    return grammars
+
+
+def _excess(grammar: Json) -> str | None:
+    if (schema := grammar.get("json_schema")) is None:
+        return excess_of(grammar["lark_grammar"])
+    return excess_of(json.dumps(schema)) or excess_joined(schema)
 
 
 def compiled(grammar: str, vocabulary: LLTokenizer) -> LLMatcher:

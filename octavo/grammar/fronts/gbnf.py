@@ -4,12 +4,15 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from octavo.errors import BadRequest
 from octavo.grammar.fronts import lark
+from octavo.grammar.fronts._amounts import excess_of
 
 FIELD = "grammar"
 EXAMPLE = ('root ::= "x" word+\nword ::= " " [a-z]+', "x one two", "x 1")
 
 
 def read(text: str) -> str:
+    if problem := excess_of(text):  # translating, too, costs
+        raise BadRequest(problem, FIELD)
     try:
         translated = gbnf_to_lark(text)
     except Exception as error:  # it raises bare Exceptions, too
