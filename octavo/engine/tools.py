@@ -50,9 +50,7 @@ def offered(
             raise BadRequest(f"there is no tool {name[:80]!r}, give one of tools", "tool_choice")
     if not tools:
         if mode == "required":
-            raise BadRequest(
-                "no tool is given that you would run: give one", "tool_choice"
-            )
+            raise BadRequest("no tool is given that you would run: give one", "tool_choice")
         return None
     if mode == "none":
         return None
