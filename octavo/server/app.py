@@ -178,10 +178,11 @@ async def _failed(http: HttpRequest, error: Exception) -> Response:
 
 
 def _refused(http: HttpRequest, error: OctavoError) -> Response:
-    """In the envelope of the protocol whose path it stands under, else in the one that most clients
-    can read."""
+    """Counted, and in the envelope of the protocol whose path it stands under, else in the one that
+    most clients can read."""
     path = f"{http.url.path}/"
     near = [dialect.problem for dialect in dialects() if path.startswith(f"{dialect.PATH}/")]
+    http.app.state.journal.metrics.refused(error.status)
     return json_response((near or [problem])[0](error), error.status)
 
 

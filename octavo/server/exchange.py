@@ -71,7 +71,7 @@ def guarded(
 
 async def _once(http: HttpRequest, max_body: int, handler: replays.Handler) -> Response:
     """What is posted under an Idempotency-Key is done once."""
-    encoding = http.headers.get("content-encoding", "identity")
+    encoding = ", ".join(http.headers.getlist("content-encoding")) or "identity"
     if encoding.lower() != "identity":
         problem = f"{encoding[:40]!r} is not served, send the body as it is"
         raise BadRequest(problem, "content-encoding")

@@ -112,6 +112,8 @@ def test_their_choice_among_tools(choice, is_required, is_parallel):
         ({"messages": said(RESULT | {"text": "x"})}, "messages[0].content[0].text"),
         ({"messages": said(RESULT | {"toolset_name": "x"})}, "content[0].toolset_name"),
         ({"diagnostics": {"previous_message_id": "msg_1"}}, "diagnostics"),
+        ({"inference_geo": "us"}, "inference_geo"),
+        ({"service_tier": "priority"}, "service_tier"),
         ({"compaction": {}}, "compaction"),
         ({"fallbacks": [{"model": "x"}]}, "fallbacks"),
         (

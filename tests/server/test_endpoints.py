@@ -163,10 +163,11 @@ def test_what_happens_is_counted(http):
     before = samples(http)
     finished(http, max_tokens=5, ignore_eos=True)
     assert finished(http, temperature=5).status_code == 400
+    assert http.get("/nowhere").status_code == 404
     after = samples(http)
     grown = {key: value - before.get(key, 0) for key, value in after.items()}
     assert grown["octavo_requests_finished_total", "length"] == 1
-    assert grown["octavo_errors_total", "400"] == 1
+    assert grown["octavo_errors_total", "400"] == grown["octavo_errors_total", "404"] == 1
     assert grown["octavo_completion_tokens_total",] == 5
     for name in ("queue", "prefill", "decode", "time_to_first_token", "request"):
         assert grown[f"octavo_{name}_seconds_count",] == 1

@@ -1,7 +1,7 @@
 """What OpenAI's generating endpoints say alike: common fields, usage, errors, frames."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,8 +29,10 @@ MAX_STOP_LENGTH = 1000  # characters
 
 # Padding that hides how long each token is; nobody is sent any.
 NEUTRAL_STREAM: Mapping[str, tuple[Any, ...]] = {"include_obfuscation": (False,)}
+NEUTRAL_CACHE: Mapping[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
 Limit = Annotated[int, Meta(ge=1, lt=2**31)]
+CacheRetention: TypeAlias = Literal["in_memory", "24h"]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -41,6 +43,15 @@ Metadata = Annotated[
 class StreamOptions(Struct):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # not served: see NEUTRAL_STREAM
+
+
+class CacheOptions(Struct):
+    # Not served: see NEUTRAL_CACHE.
+    comparison_response_id: str | None = None
+    prewarm: bool | None = None
+    # Accepted because they change no token.
+    mode: Literal["implicit", "explicit"] | None = None
+    ttl: Literal["30m", "12h"] | None = None
 
 
 class Sampled(Struct, kw_only=True):

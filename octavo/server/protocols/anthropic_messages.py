@@ -43,14 +43,20 @@ class Body(Conversation, kw_only=True):
     priority: Annotated[int, Meta(ge=-(2**31), lt=2**31)] | None = None
     timeout: Timeout | None = None
     cache_salt: CacheSalt | None = None
-    # Accepted because they change no token.
-    inference_geo: str | None = None
+    # Accepted because it changes no token.
     metadata: Any = None
+    # Not served: see NEUTRAL.
+    diagnostics: Any = None
+    inference_geo: str | None = None
     service_tier: str | None = None
-    diagnostics: Any = None  # not served: see NEUTRAL
 
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {"diagnostics": ({}, {"previous_message_id": None})}
+# The values that ask for nothing, so that clients which always send the field are served.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "diagnostics": ({}, {"previous_message_id": None}),
+    "inference_geo": ("global",),  # wherever it may be
+    "service_tier": ("auto", "standard_only"),
+}
 ELSEWHERE = {  # by the names of OpenAI's endpoints and others'
     "input": Unserved(instead="messages"),
     "instructions": Unserved(instead="system"),

@@ -18,6 +18,9 @@ from octavo.server.bodies import MAX_MESSAGES, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, completed, says
 from octavo.server.protocols._logprobs import chat_logprobs, prompt_logprobs
 from octavo.server.protocols._openai import (
+    NEUTRAL_CACHE,
+    CacheOptions,
+    CacheRetention,
     Common,
     Limit,
     Metadata,
@@ -88,8 +91,8 @@ class Body(Common, kw_only=True):
     # Accepted because they change no token.
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
+    prompt_cache_options: CacheOptions | None = None
+    prompt_cache_retention: CacheRetention | None = None
     safety_identifier: str | None = None
     # Not served: see NEUTRAL.
     audio: Any = None
@@ -135,6 +138,8 @@ SERVED_IN_MESSAGES = {  # by role
 def parse(raw: bytes) -> Call:
     body, ignored = decode(raw, Body, unserved=UNSERVED)
     refuse_unserved(body, NEUTRAL)
+    if body.prompt_cache_options is not None:
+        refuse_unserved(body.prompt_cache_options, NEUTRAL_CACHE, "prompt_cache_options.")
     refuse_streamed_scores(body)
     params = sampling(
         body,

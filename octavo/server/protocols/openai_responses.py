@@ -17,7 +17,10 @@ from octavo.server.bodies import MAX_MESSAGES, Unserved, decode, refuse_unserved
 from octavo.server.calls import Answer, Call, Events, Reply, Thread
 from octavo.server.protocols._formats import FlatFormat, schema_of
 from octavo.server.protocols._openai import (
+    NEUTRAL_CACHE,
     NEUTRAL_STREAM,
+    CacheOptions,
+    CacheRetention,
     Limit,
     Metadata,
     Sampled,
@@ -70,14 +73,6 @@ class StreamOptions(Struct):
     include_obfuscation: bool | None = None
 
 
-class CacheOptions(Struct):
-    comparison_response_id: str | None = None
-    prewarm: bool | None = None
-    # Accepted because they change no token.
-    mode: Literal["implicit", "explicit"] | None = None
-    ttl: Literal["30m", "12h"] | None = None
-
-
 class Body(Sampled, kw_only=True):
     input: str | Annotated[list[Item], Meta(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
@@ -99,7 +94,7 @@ class Body(Sampled, kw_only=True):
     metadata: Metadata | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: CacheOptions | None = None
-    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_retention: CacheRetention | None = None
     safety_identifier: str | None = None
     # Not served: see NEUTRAL.
     access_programs: Any = None
@@ -144,7 +139,6 @@ ELSEWHERE = {  # by the names of chat completions and of messages
     "chat_template_kwargs": Unserved(({},), "reasoning.effort"),
 }
 NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {"verbosity": ("medium",)}
-NEUTRAL_CACHE: dict[str, tuple[Any, ...]] = {"comparison_response_id": (), "prewarm": (False,)}
 
 
 def parse(raw: bytes) -> Call:
