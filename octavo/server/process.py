@@ -10,10 +10,12 @@ A second signal spares the wait for what runs.
 import asyncio
 import logging
 import resource
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -59,8 +61,22 @@ class Server(uvicorn.Server):
             )
         )
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Not uvicorn's, which raises a signal again at the end, and so never exits with 0, and
+        gives the signals back before the process has ended: one that came then would kill it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, self.handle_exit)
+        try:
+            yield
+        finally:
+            for one in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(one, signal.SIG_IGN)  # nothing is left to end
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Not uvicorn's, which raises the signal again at the end and so never exits with 0."""
         self.force_exit = self.should_exit
         self.end()
 
