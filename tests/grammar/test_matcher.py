@@ -254,6 +254,22 @@ def test_what_cannot_be_followed_is_told_with_what_to_do(grammars, value, told):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(("times", "is_followed"), [(900, True), (1100, False)])
+def test_text_that_must_come_piece_after_piece_has_a_limit(tokenizer, grammars, times, is_followed):
+    """llguidance goes through all of it at once, however long the pieces are, and meanwhile no
+    other thread runs: pieces of 20,000 bytes, which are the longest, then take a second."""
+    one = grammars.compile(Grammar("lark", f'start: "a"? "!" t{{{times}}}\nt: "so on, "')).matcher()
+    (mark,) = tokenizer.encode_within("!")
+    if is_followed:
+        follow(one, [mark])
+        assert b"so on" in b"".join(map(tokenizer.token_bytes, one.forced()))
+    else:
+        with pytest.raises(StepFailed, match="too much may follow at one place"):
+            follow(one, [mark])
+            one.forced()
+            one.mask()
+
+
 def test_more_rules_than_llguidance_counts_are_refused(grammars):
     rules = "".join(f'a{i}: a{i + 1} "y"\n' for i in range(33_000))
     with pytest.raises(BadRequest, match=r"99004 texts, .* are more than 15000: give fewer"):

@@ -17,12 +17,13 @@ from octavo.errors import BadRequest
 from octavo.grammar.fronts._amounts import excess_joined, excess_of
 from octavo.types import Json
 
-# Each costs its sender a fraction of a second at most. Lexer fuel counts expressions, items are
-# Earley's, a lexer's state takes about 2 kB.
+# Each costs its sender a fraction of a second at most. Lexer fuel counts expressions; items are
+# Earley's, three for each text that must come, one after the other, which llguidance goes through
+# without letting other threads run; a lexer's state takes about 2 kB.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000,
     step_lexer_fuel=50_000,
-    step_max_items=50_000,
+    step_max_items=3_000,
     max_lexer_states=20_000,
     max_grammar_size=100_000,
     verbose_errors=False,
