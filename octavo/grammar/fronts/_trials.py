@@ -46,10 +46,14 @@ class Trials:
         tried."""
         text = json.dumps(part)
         if text not in self._problems:
-            self._left -= len(text) + sum(map(reach, patterns))
+            size = len(text) + sum(map(reach, patterns))
+            if size > MOST_CHARACTERS:
+                raise ValueError(f"makes more than {MOST_CHARACTERS} characters come: shorten it")
+            self._left -= size
             if self._left < 0 or len(self._problems) == MOST_TRIED:
                 raise ValueError(
-                    f"is more than is tried of a schema, {MOST_TRIED} parts, or fewer long ones"
+                    f"is one of more than {MOST_TRIED} parts to be tried, or of fewer that make "
+                    f"{MOST_CHARACTERS} characters come: give fewer, or shorter ones"
                 )
             self._problems[text] = problem_with(part)
         return self._problems[text]
