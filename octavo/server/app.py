@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing, nullcontext, suppress
+from contextlib import asynccontextmanager, closing, nullcontext
 from functools import partial
 from typing import Protocol, cast
 
@@ -14,7 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from octavo.errors import Forbidden, OctavoError, StepFailed, Unauthorized, UsageError
+from octavo.errors import OctavoError, StepFailed, UsageError
 from octavo.registry import entry, names
 from octavo.server.batch_worker import BatchWorker
 from octavo.server.batches import Batches
@@ -164,9 +164,8 @@ async def _no_route(http: HttpRequest, error: Exception) -> Response:
     refusal.status = error.status_code
     response = _refused(http, refusal)
     response.headers.update(error.headers or {})
-    with suppress(Unauthorized, Forbidden):
-        gate: Gate = http.app.state.gate
-        response.headers.update(gate.headers(gate.recognise(http)))
+    gate: Gate = http.app.state.gate
+    response.headers.update(gate.headers(gate.known(http)))
     if error.status_code == 405:  # Starlette knows one route of the path, there may be more
         response.headers["allow"] = ", ".join(_methods(http))
     return response

@@ -54,7 +54,7 @@ def guarded(
     async def answer(http: HttpRequest) -> Response:
         gate, key = http.app.state.gate, None
         try:
-            http.state.key = key = gate.recognise(http) if needs_key else None
+            http.state.key = key = gate.recognise(http) if needs_key else gate.known(http)
             response = await _once(http, max_body, handler)
         except ClientDisconnect:
             return Response(status_code=GONE)

@@ -50,13 +50,21 @@ class Gate:
             if not self._allow_anonymous:
                 self._check_place(http.headers)
             return None
-        scheme, _, text = http.headers.get("authorization", "").partition(" ")
-        text = text.strip() if scheme.lower() == "bearer" else http.headers.get("x-api-key", "")
-        if text:
+        if text := _sent(http.headers):
             return self._keys.recognise(text)
         if self._allow_anonymous:
             return None
         raise Unauthorized("an API key is needed: send 'authorization: Bearer KEY' or 'x-api-key'")
+
+    def known(self, http: HttpRequest) -> Key | None:
+        """The key that came where none is needed. Who sends none is not looked up: a sign of life
+        does not wait for the table of keys."""
+        text = _sent(http.headers)
+        if self._keys is None or not text:
+            return None
+        with suppress(Unauthorized):
+            return self._keys.recognise(text)
+        return None
 
     def _check_place(self, headers: Headers) -> None:
         """Raises Forbidden for a web page from elsewhere: programs send a Host at most, browsers
@@ -89,6 +97,11 @@ class Gate:
 
     def headers(self, key: Key | None) -> dict[str, str]:
         return self._limiter.headers(key, monotonic()) if key else {}
+
+
+def _sent(headers: Headers) -> str:
+    scheme, _, text = headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ A second signal spares the wait for what runs.
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
             yield
         finally:
             for one in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(one, signal.SIG_IGN)  # nothing is left to end
+                signal.signal(one, _leave)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
@@ -127,6 +128,12 @@ class Server(uvicorn.Server):
         end = time.monotonic() + seconds
         while not (is_over() or self.force_exit) and time.monotonic() < end:
             await asyncio.sleep(0.01)
+
+
+def _leave(sig: int, frame: FrameType | None) -> None:
+    """A signal once all is answered: what may still take time, as the last traces' delivery does,
+    is not waited for."""
+    os._exit(0)
 
 
 def raise_file_limit() -> None:

@@ -277,6 +277,8 @@ def test_limits_are_told_and_kept(keys):
 @pytest.mark.parametrize(
     ("method", "path", "content", "status"),
     [
+        ("GET", "/health", None, 200),
+        ("GET", "/ready", None, 200),
         ("GET", "/v1/nothing", None, 404),
         ("PUT", "/v1/chat/completions", b"{}", 405),
         ("POST", "/v1/chat/completions", b"{", 400),
@@ -284,9 +286,7 @@ def test_limits_are_told_and_kept(keys):
         ("GET", "/v1/files?limit=0", None, 400),
     ],
 )
-def test_limits_are_told_whatever_is_refused_but_to_nobody_else(
-    keys, method, path, content, status
-):
+def test_limits_are_told_with_every_reply_but_to_nobody_else(keys, method, path, content, status):
     _, text = keys.create("alice", Limits(requests_per_minute=5))
     with serving(EchoEngine(), gate=Gate(keys)) as (_, url):
         ours = httpx.request(method, url + path, content=content, headers={"x-api-key": text})

@@ -29,6 +29,16 @@ def parsed(protocol, **fields):
     return protocol.parse(msgspec.json.encode(common | fields))
 
 
+def check_refusal(protocol, field, known):
+    """By name, with what to do; the values that ask for nothing are taken."""
+    with pytest.raises(BadRequest) as refused:
+        parsed(protocol, **{field: {"asks": "for more"}})
+    assert refused.value.field == field
+    assert (known.instead or "leave it out") in str(refused.value)
+    for nothing in (None, *known.neutral):
+        assert parsed(protocol, **{field: nothing}).ignored == {}
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_asks_for_more_than_we_serve_is_refused_by_name(protocol):
     own = {field.name for field in msgspec.structs.fields(protocol.Body)}
@@ -36,23 +46,13 @@ def test_what_asks_for_more_than_we_serve_is_refused_by_name(protocol):
     for field, known in UNSERVED.items():
         if field in own:  # best_of, as OpenAI has it
             continue
-        with pytest.raises(BadRequest) as refused:
-            parsed(protocol, **{field: {"asks": "for more"}})
-        assert refused.value.field == field
-        assert (known.instead or "leave it out") in str(refused.value)
-        for nothing in (None, *known.neutral):
-            assert parsed(protocol, **{field: nothing}).ignored == {}
+        check_refusal(protocol, field, known)
 
 
 @pytest.mark.parametrize("protocol", [openai_responses, anthropic_messages])
 def test_so_are_the_names_of_siblings(protocol):
     for field, known in protocol.ELSEWHERE.items():
-        with pytest.raises(BadRequest) as refused:
-            parsed(protocol, **{field: {"asks": "for more"}})
-        assert refused.value.field == field
-        assert (known.instead or "leave it out") in str(refused.value)
-        for nothing in (None, *known.neutral):
-            assert parsed(protocol, **{field: nothing}).ignored == {}
+        check_refusal(protocol, field, known)
 
 
 @pytest.mark.parametrize(
