@@ -4,46 +4,66 @@ must.
 Owns what is said of a grammar that cannot be followed. Knows neither notations nor what is kept.
 """
 
+from threading import Lock
+
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from octavo.errors import StepFailed
-from octavo.grammar.fronts._checked import sentence
+from octavo.grammar.fronts._checked import compiled, sentence
 from octavo.types import Ints
 
 NO_ANSWER = "no answer fits it: see what it requires that never ends, or that nothing can be"
+TOO_LONG = "its texts and patterns are too long together: shorten them"
 # Of what llguidance says of its limits, and what to do about it.
 TOO_MUCH = {
     "too many items": "too much may follow at one place, or a text without end must: where it "
     "leads to itself let that be left out, else ask for less that is fixed or alike",
     "current row has": "too much may follow at one place: give fewer alternatives",
-    "too many expressions": "its texts and patterns are too long together: shorten them",
-    "too many states": "its texts and patterns are too long together: shorten them",
+    "too many expressions": TOO_LONG,
+    "too many states": TOO_LONG,
+    "fuel exhausted": TOO_LONG,
     "symbols.len()": "it has too many rules: give fewer",
 }
+FULL = ("too many expressions", "too many states")  # one answer's limit, met by what all share
 PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
+REPLAYED = 256  # tokens in a row, a millisecond in which no other thread runs
 WORD = 32  # tokens of a word of a mask
 
 
 class Compiled:
-    """A grammar, ready to be followed by any number of answers."""
+    """A grammar, ready to be followed by any number of answers. Threads may share one."""
 
-    def __init__(self, prototype: LLMatcher, vocabulary: LLTokenizer) -> None:
-        self._prototype = prototype
+    def __init__(self, grammar: str, vocabulary: LLTokenizer) -> None:
+        """`grammar` was checked (fronts/_checked.py)."""
+        self._grammar, self._vocabulary = grammar, vocabulary
+        self._prototype = compiled(grammar, vocabulary)
+        self._renewing = Lock()
         self._ends = np.zeros(-(-vocabulary.vocab_size // WORD), np.uint32)
         for token_id in vocabulary.eos_tokens:
             self._ends[token_id // WORD] |= np.uint32(1 << token_id % WORD)
 
-    def matcher(self) -> "Matcher":
+    def matcher(self, *, is_first: bool = False) -> "Matcher":
         """At the beginning of an answer."""
-        return Matcher(self._prototype.deep_copy(), self._ends)
+        return Matcher(self, self._prototype, self._ends, is_first=is_first)
+
+    def renewed(self, full: LLMatcher, *, is_shared: bool) -> LLMatcher:
+        """A prototype for an answer whose own is full: the states of the texts and patterns that
+        answers have come to are kept with it, and once it met a limit it serves none of them.
+        Shared again, or else for this answer alone, whatever others do."""
+        if not is_shared:
+            return compiled(self._grammar, self._vocabulary)
+        with self._renewing:
+            if self._prototype is full:
+                self._prototype = compiled(self._grammar, self._vocabulary)
+            return self._prototype
 
     def problem(self) -> str | None:
         """Why no answer can be begun, in one sentence."""
-        matcher, num_left = self.matcher(), PROBED
+        matcher, num_left = self.matcher(is_first=True), PROBED
         try:
-            while num_left > 0 and (forced := matcher.forced()[:num_left]):
-                for token_id in forced:
+            while num_left > 0 and (forced := matcher.forced() or matcher.only()):
+                for token_id in forced[:num_left]:
                     matcher.consume(token_id)
                 num_left -= len(forced)
             return None if matcher.mask().any() else NO_ANSWER
@@ -54,16 +74,25 @@ class Compiled:
 class Matcher:
     """Follows one answer, token by token. One thread at a time."""
 
-    def __init__(self, matcher: LLMatcher, ends: Ints) -> None:
-        """`ends` is the mask of the tokens that end a turn."""
-        self._matcher, self._ends = matcher, ends
+    def __init__(
+        self, grammar: Compiled, prototype: LLMatcher, ends: Ints, *, is_first: bool
+    ) -> None:
+        """`ends` is the mask of the tokens that end a turn. Before the first no answer has used the
+        prototype."""
+        self._grammar, self._prototype, self._ends = grammar, prototype, ends
+        self._matcher = prototype.deep_copy()
+        self._consumed: list[int] = []
+        # Of the prototype: that it is this answer's alone, and up to which token it is new.
+        self._is_apart, self._lasts_until = is_first, PROBED if is_first else 0
         self._mask = np.zeros_like(ends)
 
     def mask(self, *, keeps_eos: bool = True) -> Ints:
         """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
         `keeps_eos` those that end a turn are not, unless nothing else may come. The same array each
         time. Raises StepFailed where that costs more than it may."""
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        self._make()
+        while self._is_full and self._begin_anew():
+            self._make()
         self._check()
         if not keeps_eos and (rest := self._mask & ~self._ends).any():
             self._mask[:] = rest
@@ -71,23 +100,53 @@ class Matcher:
 
     def consume(self, token_id: int) -> None:
         """`token_id` is one of those allowed. Raises StepFailed."""
+        self._consumed.append(token_id)
         self._matcher.consume_token(token_id)
-        self._check()
+        if not self._is_full:
+            self._check()
 
     def forced(self) -> list[int]:
         """The tokens of the text that must come next, or of its first kB, as far as it is sure how
         they are cut: the last may be one with what follows. Not consumed."""
-        return [] if self.is_complete else self._matcher.compute_ff_tokens()
+        return [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
+
+    def only(self) -> list[int]:
+        """The one token that may come next and ends no turn, where it is one. Raises StepFailed."""
+        mask = self.mask(keeps_eos=False)
+        (words,) = mask.nonzero()
+        bits = [i for i in range(WORD) if mask[words[0]] >> i & 1] if len(words) == 1 else []
+        is_one = len(bits) == 1 and not (mask & self._ends).any()
+        return [int(words[0]) * WORD + bits[0]] if is_one else []
 
     @property
     def is_complete(self) -> bool:
         """Nothing can follow."""
-        return self._matcher.is_stopped()
+        return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def may_end(self) -> bool:
         """What was consumed is a whole answer."""
         return self._matcher.is_accepting()
+
+    def _make(self) -> None:
+        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+
+    @property
+    def _is_full(self) -> bool:
+        """The next mask sees to it, which takes as long as compiling does."""
+        return self._matcher.is_error() and any(s in self._matcher.get_error() for s in FULL)
+
+    def _begin_anew(self) -> bool:
+        """False where what is this answer's alone was soon full again."""
+        is_soon = len(self._consumed) < self._lasts_until
+        if is_soon and self._is_apart:
+            return False
+        self._is_apart, self._lasts_until = is_soon, len(self._consumed) + REPLAYED
+        self._prototype = self._grammar.renewed(self._prototype, is_shared=not is_soon)
+        self._matcher = self._prototype.deep_copy()
+        for at in range(0, len(self._consumed), REPLAYED):
+            self._matcher.consume_tokens(self._consumed[at : at + REPLAYED])
+        return True
 
     def _check(self) -> None:
         if self._matcher.is_error():

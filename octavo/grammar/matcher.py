@@ -19,7 +19,6 @@ from llguidance import LLTokenizer, TokenizerWrapper
 
 from octavo.errors import BadRequest
 from octavo.grammar.compiled import Compiled
-from octavo.grammar.fronts._checked import compiled
 from octavo.loader.tokenizer import Tokenizer
 from octavo.registry import entry
 from octavo.types import Grammar
@@ -107,7 +106,7 @@ class Grammars:
             return _Refusal(error.problem, error.field)
         except UnicodeEncodeError:
             return _Refusal("half of a surrogate pair is no character, leave it out", front.FIELD)
-        made = Compiled(compiled(text, self._prepared()), self._prepared())
+        made = Compiled(text, self._prepared())
         if (problem := made.problem()) is not None:
             return _Refusal(problem, front.FIELD)
         return made

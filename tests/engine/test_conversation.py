@@ -131,7 +131,7 @@ def test_what_is_at_fault_is_named(llm, thinker):
         llm.chat(CHAT, tools=[LOOKS, bad])
     costly = {"type": "string", "pattern": "^((a{1000}){1000}){1000}$"}
     bad["function"]["parameters"] = {"properties": {"a": costly}, "required": ["a"]}
-    named = r"^tools\[1\]\.function\.parameters: 'pattern' at \$\.properties\.a makes more than"
+    named = r"^tools\[1\]\.function\.parameters: 'pattern' at \$\.properties\.a: .*makes 1000000000"
     with pytest.raises(octavo.BadRequest, match=named):
         llm.chat(CHAT, tools=[LOOKS, bad], tool_choice="f")
     with pytest.raises(octavo.BadRequest, match=r"choice: .*calls of tools"):

@@ -9,11 +9,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from checkpoints import write_tiny
-from grammars import is_allowed
+from grammars import Bytes, is_allowed
+from llguidance import LLParserLimits
 
 from octavo import BadRequest, StepFailed
 from octavo.engine.loading import _tokenizer
 from octavo.grammar import matcher
+from octavo.grammar.fronts import _checked
 from octavo.grammar.matcher import Grammars
 from octavo.loader.checkpoint import open_checkpoint
 from octavo.types import Grammar
@@ -109,6 +111,51 @@ def test_answers_under_one_grammar_do_not_meet(tokenizer, grammars):
     one.consume(tokenizer.encode_within("a")[0])
     assert is_allowed(two.mask(), tokenizer.encode_within("c")[0])
     assert not is_allowed(one.mask(), tokenizer.encode_within("c")[0])
+
+
+def limited(monkeypatch, num_states):
+    limits = LLParserLimits(
+        initial_lexer_fuel=200_000,
+        step_lexer_fuel=50_000,
+        step_max_items=3_000,
+        max_lexer_states=num_states,
+        max_grammar_size=100_000,
+        verbose_errors=False,
+    )
+    monkeypatch.setattr(_checked, "LIMITS", limits)
+
+
+def say(one, text):
+    """Forced text is asked for, and left aside."""
+    for byte in text.encode():
+        one.forced()
+        follow(one, [byte])
+
+
+def test_what_answers_come_to_never_fills_the_grammar_for_others(monkeypatch):
+    """Each has 300 bytes of its own, and there is room for 1,000."""
+    limited(monkeypatch, num_states=1_000)
+    texts = [chr(ord("a") + i) * 300 for i in range(20)]
+    compiled = Grammars(Bytes(), 257).compile(Grammar("choice", json.dumps(texts)))
+    for text in texts:
+        say(one := compiled.matcher(), text)
+        assert one.is_complete
+    abreast = [compiled.matcher() for _ in texts]
+    for i in range(300):
+        for one, text in zip(abreast, texts, strict=True):
+            say(one, text[i])
+    assert all(one.is_complete for one in abreast)
+
+
+def test_an_answer_that_fills_the_grammar_alone_ends_and_no_other(monkeypatch):
+    limited(monkeypatch, num_states=1_000)
+    compiled = Grammars(Bytes(), 257).compile(Grammar("regex", "x[yz]+|(a[bc]){1200}"))
+    other = compiled.matcher()
+    say(other, "x")
+    with pytest.raises(StepFailed, match="its texts and patterns are too long together"):
+        say(compiled.matcher(), "ab" * 1200)
+    say(other, "yyy")
+    say(compiled.matcher(), "xz")
 
 
 def test_what_is_not_allowed_ends_in_one_sentence(tokenizer, grammars):
@@ -219,8 +266,10 @@ def test_what_is_kept_waits_for_no_other_that_is_compiled(grammars):
 @pytest.mark.thorough
 def test_text_that_must_come_is_cut_in_pieces_as_in_whole(tokenizer, grammars, monkeypatch):
     """However little of it is looked at, and where tokens come one at a time."""
-    said = "".join(f"the {i * 7919 % 100003} quick brown foxes, " for i in range(40))
-    compiled = grammars.compile(Grammar("choice", json.dumps([said])))
+    texts = [f"the {i * 7919 % 100003} quick brown foxes, " for i in range(40)]
+    said = "".join(texts)
+    lark = "start: " + " ".join(map(json.dumps, texts))
+    compiled = grammars.compile(Grammar("lark", lark))
     pieces, one = [], compiled.matcher()
     while forced := one.forced():
         assert sum(len(tokenizer.token_bytes(i)) for i in forced) <= matcher.FORESIGHT
@@ -245,7 +294,7 @@ def test_text_that_must_come_is_cut_in_pieces_as_in_whole(tokenizer, grammars, m
             {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]},
             r"'\$ref' at \$.properties.n leads to .*: let something be left out there",
         ),
-        ({"const": "ab" * 100_000}, "its texts and patterns are too long together: shorten them"),
+        ({"const": "ab" * 100_000}, "makes 200002 characters come, more than 10000: shorten it"),
     ],
 )
 def test_what_cannot_be_followed_is_told_with_what_to_do(grammars, value, told):
@@ -255,22 +304,21 @@ def test_what_cannot_be_followed_is_told_with_what_to_do(grammars, value, told):
 
 @pytest.mark.parametrize(("times", "is_followed"), [(900, True), (2000, False)])
 def test_text_that_must_come_piece_after_piece_has_a_limit(tokenizer, grammars, times, is_followed):
-    """llguidance goes through all of it at once, however long the pieces are, and meanwhile no
-    other thread runs: pieces of 20,000 bytes, which are the longest, then take a second."""
+    """llguidance goes through all of it at once, and meanwhile no other thread runs."""
     one = grammars.compile(Grammar("lark", f'start: "a"? "!" t{{{times}}}\nt: "so on, "')).matcher()
     (mark,) = tokenizer.encode_within("!")
 
-    def said():
+    def spelled():
         follow(one, [mark])
         follow(one, forced := one.forced())
         one.mask()
         return b"".join(map(tokenizer.token_bytes, forced))
 
     if is_followed:
-        assert said().startswith(b"so on, so on")
+        assert spelled().startswith(b"so on, so on")
     else:
         with pytest.raises(StepFailed, match="too much may follow at one place"):
-            said()
+            spelled()
 
 
 @pytest.mark.thorough

@@ -9,12 +9,15 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from octavo.errors import BadRequest
 from octavo.grammar.fronts._amounts import excess_joined, excess_of
+from octavo.grammar.fronts._form import grammars_in, unforced
+from octavo.grammar.fronts._reach import reach
 from octavo.types import Json
 
 # Each costs its sender a fraction of a second at most. Lexer fuel counts expressions; items are
@@ -29,6 +32,10 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
+# Characters that a piece of text which must come may have: each is a lexer's state. 1,500 pieces in
+# a row are the most, and are gone through at 20 MB/s; where one is longer than 256 none are.
+MOST_OF_A_PIECE, MOST_FORCED = 10_000, 256
+
 # Whatever leads deeper is written with one of these. Each takes at most 4 KB of the stack (Lark's
 # `a: b` 3.1, its parentheses 2.4, `{"items": {` 2.1, `{"$ref": ...}` 1.1), so all of them 200 MB;
 # what is not used of a stack costs nothing, and all is given back with its thread.
@@ -42,28 +49,31 @@ _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): (?:invalid regex .* \(in regex\): )?"
 
 
 def checked(grammar: str, field: str) -> str:
-    """The grammar itself. Raises BadRequest."""
+    """As `answered`. Raises BadRequest."""
     if problem := problem_of(grammar):
         raise BadRequest(problem, field)
-    return grammar
+    return answered(grammar)
+
+
+def answered(grammar: str, *, joined: float = inf) -> str:
+    """As answers are to follow it, without keeping others waiting. `joined` is what is counted for
+    what must hold at once, or must not."""
+    return unforced(grammar) if reach(grammar, joined) > MOST_FORCED else grammar
 
 
 def problem_of(grammar: str) -> str | None:
     """In one sentence."""
     if (num_deeper := sum(map(grammar.count, DEEPER))) > MOST_DEEPER:
         return f"{num_deeper} rules, groups and schemas are more than {MOST_DEEPER}: give fewer"
-    if problem := next(filter(None, map(_excess, _grammars(grammar))), None):
+    if problem := next(filter(None, map(_excess, grammars_in(grammar))), None):
         return problem
     is_bad, said = _deeply(lambda: LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS))
-    return sentence(said[0]) if is_bad else None
-
-
-def _grammars(grammar: str) -> list[Json]:
-    """llguidance's form is Lark, or an envelope of grammars."""
-    if not grammar.lstrip().startswith("{"):
-        return [{"lark_grammar": grammar}]
-    grammars: list[Json] = json.loads(grammar)["grammars"]
-    return grammars
+    if is_bad:
+        return sentence(said[0])
+    if MOST_OF_A_PIECE < (longest := reach(grammar, inf)) < inf:
+        most = f"more than {MOST_OF_A_PIECE}"
+        return f"a text or pattern makes {longest:.0f} characters come, {most}: shorten it"
+    return None
 
 
 def _excess(grammar: Json) -> str | None:

@@ -53,10 +53,6 @@ _TERM: Final = re.compile(
 """,
     re.VERBOSE | re.DOTALL,
 )
-_READ: Final = re.compile(
-    r"\(\?: | \{(?P<least>[0-9]{1,9})[0-9,]*\} | \[(?:\\.|[^]\\])*\] | \\[xpP]\{\w*\} | .",
-    re.VERBOSE | re.DOTALL,
-)
 _REFUSED: Final = (
     (r"\(\?<?[=!]", "look-around is not enforced"),
     (r"\\[bB]", "word boundaries are not enforced"),
@@ -92,21 +88,6 @@ def translated(pattern: str) -> str:
             case _:
                 out.append(_single(kind, text))
     return "".join(out)
-
-
-def reach(pattern: str) -> int:
-    """Characters that may have to come, at most. `pattern` is a translated one."""
-    lengths, last = [0], 0  # of the groups that are open, of what was read last
-    for found in _READ.finditer(pattern):
-        text, least = found[0], found["least"]
-        if text == "(?:":
-            lengths.append(0)
-        elif least is not None:
-            lengths[-1] += last * max(0, int(least) - 1)
-        else:
-            last = lengths.pop() if text == ")" and len(lengths) > 1 else 1
-            lengths[-1] += last
-    return sum(lengths)
 
 
 def _members(pattern: str, start: int, at: int) -> tuple[str, int]:

@@ -47,7 +47,6 @@ FORMATS: Final = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 MOST_OPTIONAL = 400  # properties of an object: any of those left may come next
-UNTRIED = 5_000  # characters that must come may come: four times as many were followed
 MOST_DIVISOR = 1e15
 MOST_STATES = 10_000  # of an automaton that counts modulo all of `multipleOf`
 
@@ -223,16 +222,9 @@ class Reader:
 
     def _translated(self, pattern: str, word: str, names: Names) -> str:
         try:
-            translated = _ecma.translated(pattern)
-            problem = None
-            if _ecma.reach(translated) > UNTRIED:  # an answer may come to it in its middle only
-                tried = {"type": "string", "pattern": translated}
-                problem = self._trials.problem_with(tried, [translated])
+            return _ecma.translated(pattern)
         except ValueError as error:
             raise self._refusal(word, names, str(error)) from None
-        if problem is not None and not problem.startswith("Unsatisfiable"):  # that is left out
-            raise self._refusal(word, names, f"goes too far: {problem}")
-        return translated
 
 
 def _no_text_twice(texts: Sequence[frozenset[str]]) -> bool:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from llguidance import LLMatcher, LLTokenizer
 
 from octavo.grammar.compiled import Compiled
-from octavo.grammar.fronts._checked import compiled, problem_of
-from octavo.grammar.fronts._ecma import reach
+from octavo.grammar.fronts._checked import answered, problem_of
+from octavo.grammar.fronts._reach import of_pattern
 from octavo.types import Json
 
 OPTIONS: Final = {
@@ -31,7 +31,7 @@ def grammar_of(schema: Any) -> str:
 def problem_with(schema: Any) -> str | None:
     """Answers are begun, too, since some costs show only there, and that there are none."""
     grammar = grammar_of(schema)
-    return problem_of(grammar) or Compiled(compiled(grammar, _BYTES), _BYTES).problem()
+    return problem_of(grammar) or Compiled(answered(grammar), _BYTES).problem()
 
 
 class Trials:
@@ -46,7 +46,7 @@ class Trials:
         tried."""
         text = json.dumps(part)
         if text not in self._problems:
-            size = len(text) + sum(map(reach, patterns))
+            size = len(text) + sum(map(of_pattern, patterns))
             if size > MOST_CHARACTERS:
                 raise ValueError(f"makes more than {MOST_CHARACTERS} characters come: shorten it")
             self._left -= size

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from octavo.errors import BadRequest
+from octavo.grammar.fronts._checked import answered
 from octavo.grammar.fronts._endings import check_endings
 from octavo.grammar.fronts._keywords import Reader
 from octavo.grammar.fronts._places import shown, subschemas
@@ -40,7 +41,7 @@ def read(text: str) -> str:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not JSON: {error}", FIELD) from None
-    return grammar_of(enforceable(schema, FIELD))
+    return answered(grammar_of(enforceable(schema, FIELD)))
 
 
 def enforceable(schema: Any, field: str) -> Json:

@@ -8,8 +8,10 @@ checked for itself already, so that what is wrong with one of many tools is told
 
 import json
 
+from octavo.grammar.fronts._checked import answered
+from octavo.grammar.fronts._form import grammars_in
 from octavo.registry import entry
-from octavo.types import Grammar, Json
+from octavo.types import Grammar
 
 FIELD = "tools"
 EXAMPLE = (
@@ -26,17 +28,9 @@ def write(lark: str, answer: Grammar | None) -> Grammar:
 
 def read(text: str) -> str:
     said = json.loads(text)
-    if said["answer"] is None:
-        return str(said["lark"])
-    kind, inner = said["answer"]
-    first, *others = _grammars(entry("octavo.grammar.fronts", kind).read(inner))
-    outer = {"name": "reply", "lark_grammar": said["lark"]}
-    return json.dumps({"grammars": [outer, first | {"name": "answer"}, *others]})
-
-
-def _grammars(read: str) -> list[Json]:
-    """A front gives Lark as it is, all else in llguidance's envelope."""
-    if not read.lstrip().startswith("{"):
-        return [{"lark_grammar": read}]
-    grammars: list[Json] = json.loads(read)["grammars"]
-    return grammars
+    grammars = [{"name": "reply", "lark_grammar": said["lark"]}]
+    if said["answer"] is not None:
+        kind, inner = said["answer"]
+        first, *others = grammars_in(entry("octavo.grammar.fronts", kind).read(inner))
+        grammars += first | {"name": "answer"}, *others
+    return answered(json.dumps({"grammars": grammars}), joined=0)  # whose prose is all but calls

@@ -1,0 +1,201 @@
+"""How long a piece of a grammar is said to be, beside what llguidance makes come."""
+
+import json
+from contextlib import suppress
+from math import inf
+
+import numpy as np
+import pytest
+from dialects import DIALECTS, spelling
+from grammars import END, Bytes, grammars, is_allowed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octavo import BadRequest, StepFailed
+from octavo.engine.reply_grammar import reply_grammar
+from octavo.grammar.compiled import Compiled
+from octavo.grammar.fronts import json_schema, lark, reply
+from octavo.grammar.fronts._checked import MOST_FORCED, MOST_OF_A_PIECE
+from octavo.grammar.fronts._form import unforced
+from octavo.grammar.fronts._reach import reach
+from octavo.grammar.matcher import Grammars
+from octavo.types import Grammar, Reading, Tool, Tools
+
+LONG = "so it goes on, " * 20  # 300
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ('start: "abc" "defgh"', 5),
+        ('start: T "!"\nT: "abc" "defgh" | "x" | U{3}\nU: "no"', 8),
+        ('start: ("abc" "defgh"){9}', 5),  # of a rule, not of a terminal
+        ('T: ("abc" "defgh"){9}', 72),
+        ('T: ("abc" | "defgh"){9,12} "x"', 46),
+        ('T: "ab"~3..5', 6),
+        ('T: ["ab" "c"] "d"*', 4),
+        ("T: A A\nA: B B\nB: C C\nC: /x{50}/", 400),
+        ("T: A\nA: T", inf),
+        ('T: /a+/ & "aaa"', inf),
+        ('T: ~"aaa"', inf),
+        ('t[lazy]: "abc" "defgh"\nstart: t', 8),
+        ('T.5: "abc" // "comment"\n  | "de" # T: "comment"', 3),
+        ('start: "a\\"b|c" <|abc|> <[1-2]>', 6),
+        (r"start: /a[bc(|]{4}(?:de|f)\)\/\x{41}[^]]{2}/", 12),
+        ("start: /a(b{3}|cc{2}){4,}$/", 13),
+        ("start: /a{100}{3}?{2}/", 600),
+        ("start: /(?i:ab)(?P<name>c){2}(?-s)/", 4),
+        ("start: /[a&&[^b(]]{30}/", 30),
+        ("start: /(ab # )\n){300}/x", inf),
+        ("start: /(?x)(ab # )\n){300}/", inf),
+        ("start: /[a[b[c]]]/", inf),
+        ('start: %regex {"substring_chars": "abc"}', inf),
+        ('%llguidance {"no_forcing": false}\nstart: %json {"const": "abc"} "x"', 5),
+        (f'start: %json {{"const": "{LONG}"}}', 302),
+        ("\n".join(f"A{i}: A{i + 1}" for i in range(3000)) + '\nA3000: "x"', inf),
+    ],
+)
+def test_a_piece_of_lark_is_as_long_as(text, length):
+    assert reach(text, inf) == length
+
+
+@pytest.mark.parametrize(
+    ("schema", "length"),
+    [
+        ({"type": "string"}, 0),
+        ({"properties": {"abc": {"enum": [1, "defg", None]}}, "required": ["abcdefgh"]}, 8),
+        ({"items": {"anyOf": [{"const": {"a": [1, 2]}}, {"pattern": "^x{3}$"}]}}, 13),
+        ({"pattern": "^a{3,5}$", "minLength": 40}, 43),
+        ({"minLength": 400}, 0),
+        ({"patternProperties": {"^abcdef": {}}}, 6),
+        ({"$defs": {"a": {"const": "abcdefgh"}}, "$ref": "#/$defs/a"}, 10),
+        ({"allOf": [{"pattern": "^(aa)+$"}]}, 2),
+        ({"allOf": [{"pattern": "^(aa)+$"}, {"pattern": "^(aaa)+$"}]}, inf),
+        ({"pattern": "^(aa)+$", "anyOf": [{"pattern": "^(aaa)+$"}]}, inf),
+        ({"items": {"$ref": "#/$defs/a", "minLength": 9}, "$defs": {"a": {"pattern": "a"}}}, inf),
+        ({"allOf": [{"pattern": "^a"}, {"anyOf": [{"items": {"minLength": 9}}]}]}, inf),
+        ({"pattern": "^a", "anyOf": [{"required": ["ab"]}, {"required": ["abc"]}]}, 3),
+        ({"pattern": "^a", "allOf": [{"required": ["ab"]}, {"required": ["abc"]}]}, 3),
+    ],
+)
+def test_a_piece_of_a_schema_is_as_long_as(schema, length):
+    assert reach(json.dumps({"grammars": [{"json_schema": schema}]}), inf) == length
+
+
+def regexes():
+    def within(some):
+        times = st.sampled_from(["", "?", "*", "+", "{2}", "{3,}", "{2,4}"])
+        alternatives = st.lists(some, min_size=1, max_size=3).map("|".join)
+        rows = st.lists(some, min_size=1, max_size=3).map("".join)
+        return st.tuples(alternatives | rows, times).map(lambda one: f"(?:{one[0]}){one[1]}")
+
+    return st.recursive(st.sampled_from(["a", "b", "ab", "aab", "[ab]", "ba{3}"]), within)
+
+
+@given(regex=regexes(), data=st.data())
+def test_no_more_comes_than_is_told(regex, data):
+    """In a row, of one piece."""
+    compiled = Compiled(f"start: /x/ T /y/\nT: /{regex}/", grammars()._prepared())
+    one, num_forced, most = compiled.matcher(), 0, 0
+    one.consume(ord("x"))
+    with suppress(StepFailed):  # some are too much
+        for _ in range(60):
+            allowed = [byte for byte in range(END) if is_allowed(one.mask(), byte)]
+            if ord("y") in allowed:
+                break
+            num_forced = num_forced + 1 if len(allowed) == 1 else 0
+            most = max(most, num_forced)
+            one.consume(data.draw(st.sampled_from(allowed)))
+    assert most <= reach(f"T: /{regex}/", inf)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        ("lark", f'start: t{{1000}}\nt: "{LONG}"', LONG),
+        ("lark", 'start: "!" T "!"\nT: /(ab)+/ & /(aba|bab)+/', "!ab"),
+        ("json_schema", json.dumps({"const": [LONG, 1]}), f'["{LONG}", 1]'),
+        ("gbnf", f'root ::= "{LONG}" [a-z]+', LONG),
+        (
+            "reply",
+            json.dumps({"lark": "start: @answer", "answer": ["choice", f'["{LONG}"]']}),
+            LONG,
+        ),
+    ],
+)
+def test_where_a_piece_is_long_nothing_is_forced_and_the_same_comes(kind, text, said):
+    one = grammars().compile(Grammar(kind, text)).matcher()
+    for byte in said.encode():
+        assert one.forced() == []
+        assert [i for i in range(257) if is_allowed(one.mask(), i)] == [byte]
+        one.consume(byte)
+
+
+def test_what_is_forced_stays_what_may_come_where_nothing_is():
+    """In tokens of several bytes masks alone allow each way of cutting a text."""
+
+    class Pairs(Bytes):
+        vocab_size = 258
+
+        def token_bytes(self, token_id, *, special=False):
+            return b"ab" if token_id == 257 else super().token_bytes(token_id, special=special)
+
+        def encode_within(self, text):
+            cut = text.encode().split(b"ab")
+            return [i for part in cut for i in (257, *part)][1:]
+
+    grammar = lark.read('start: "xabab" | "y"')
+    both = (grammar, unforced(grammar))
+    near, far = (Compiled(one, Grammars(Pairs(), 258)._prepared()).matcher() for one in both)
+    for one in (near, far):
+        one.consume(ord("x"))
+    assert near.forced() == [257, 257]
+    assert far.forced() == []
+    np.testing.assert_array_equal(np.flatnonzero(bits(near)), [257])
+    np.testing.assert_array_equal(np.flatnonzero(bits(far)), [ord("a"), 257])
+
+
+def bits(one):
+    return np.unpackbits(one.mask().view(np.uint8), bitorder="little")
+
+
+@pytest.mark.parametrize(
+    "kind_and_text",
+    [
+        ("lark", f'start: "{"a" * (MOST_OF_A_PIECE + 1)}"'),
+        ("regex", "a{10001}"),
+        ("choice", json.dumps(["b", "a" * (MOST_OF_A_PIECE + 1)])),
+        ("json_schema", json.dumps({"items": {"const": "a" * (MOST_OF_A_PIECE - 1)}})),
+    ],
+)
+def test_the_longest_piece_is_limited(kind_and_text):
+    with pytest.raises(BadRequest, match="makes 10001 characters come, more than 10000: shorten"):
+        grammars().compile(Grammar(*kind_and_text))
+
+
+@pytest.mark.parametrize("control", [True, False])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_calls_of_usual_tools_are_forced(dialect, control):
+    parameters = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "pattern": "^[A-Z][a-z]+$"},
+            "when": {"type": "string", "format": "date-time"},
+            "unit": {"enum": ["celsius", "fahrenheit"]},
+        },
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    }
+    if dialect in ("gemma", "llama3_pythonic"):
+        del parameters["properties"]["when"], parameters["properties"]["city"]["pattern"]
+    several = [Tool(f"get_{i}", "", parameters) for i in range(30)]
+    tools = Tools(tuple(several), tuple(one.name for one in several))
+    written = reply_grammar(spelling(dialect, control=control), tools, Reading(), None)
+    assert "no_forcing" not in reply.read(written.text)
+    assert reach(reply.read(written.text), 0) <= MOST_FORCED / 2
+
+
+def test_a_usual_schema_is_forced():
+    fields = {"type": "string", "format": "date-time"}
+    schema = {"type": "object", "properties": {"when": fields}, "anyOf": [{"required": ["when"]}]}
+    assert "no_forcing" not in json_schema.read(json.dumps(schema))
