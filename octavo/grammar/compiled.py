@@ -13,6 +13,7 @@ from octavo.errors import StepFailed
 from octavo.grammar.fronts._checked import compiled, sentence
 from octavo.types import Ints
 
+NOT_FOLLOWED = "the grammar cannot be followed within its limits"
 NO_ANSWER = "no answer fits it: see what it requires that never ends, or that nothing can be"
 TOO_LONG = "its texts and patterns are too long together: shorten them"
 # Of what llguidance says of its limits, and what to do about it.
@@ -25,7 +26,6 @@ TOO_MUCH = {
     "fuel exhausted": TOO_LONG,
     "symbols.len()": "it has too many rules: give fewer",
 }
-FULL = ("too many expressions", "too many states")  # one answer's limit, met by what all share
 PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
 REPLAYED = 256  # tokens in a row, a millisecond in which no other thread runs
 WORD = 32  # tokens of a word of a mask
@@ -42,15 +42,22 @@ class Compiled:
         self._ends = np.zeros(-(-vocabulary.vocab_size // WORD), np.uint32)
         for token_id in vocabulary.eos_tokens:
             self._ends[token_id // WORD] |= np.uint32(1 << token_id % WORD)
+        mask = _fill(np.zeros_like(self._ends), self._prototype.deep_copy())
+        self._first = _tokens(mask & ~self._ends)[:1]  # that may come
 
     def matcher(self, *, is_first: bool = False) -> "Matcher":
         """At the beginning of an answer."""
         return Matcher(self, self._prototype, self._ends, is_first=is_first)
 
+    def is_full(self, prototype: LLMatcher) -> bool:
+        """One of its answers has met a limit of the lexer. That is the prototype's, and keeps the
+        states that answers come to: then nothing may come for it, which llguidance does not always
+        tell."""
+        return prototype.validate_tokens(self._first) < len(self._first)
+
     def renewed(self, full: LLMatcher, *, is_shared: bool) -> LLMatcher:
-        """A prototype for an answer whose own is full: the states of the texts and patterns that
-        answers have come to are kept with it, and once it met a limit it serves none of them.
-        Shared again, or else for this answer alone, whatever others do."""
+        """A prototype for an answer whose own is full: shared again, or else for this answer alone,
+        whatever others do."""
         if not is_shared:
             return compiled(self._grammar, self._vocabulary)
         with self._renewing:
@@ -90,9 +97,10 @@ class Matcher:
         """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
         `keeps_eos` those that end a turn are not, unless nothing else may come. The same array each
         time. Raises StepFailed where that costs more than it may."""
-        self._make()
-        while self._is_full and self._begin_anew():
-            self._make()
+        _fill(self._mask, self._matcher)
+        while self._is_full:
+            self._begin_anew()
+            _fill(self._mask, self._matcher)
         self._check()
         if not keeps_eos and (rest := self._mask & ~self._ends).any():
             self._mask[:] = rest
@@ -102,21 +110,21 @@ class Matcher:
         """`token_id` is one of those allowed. Raises StepFailed."""
         self._consumed.append(token_id)
         self._matcher.consume_token(token_id)
-        if not self._is_full:
+        if self._matcher.is_error() and not self._is_full:
             self._check()
 
     def forced(self) -> list[int]:
         """The tokens of the text that must come next, or of its first kB, as far as it is sure how
         they are cut: the last may be one with what follows. Not consumed."""
-        return [] if self._matcher.is_stopped() else self._matcher.compute_ff_tokens()
+        if self._matcher.is_stopped():
+            return []
+        forced = self._matcher.compute_ff_tokens()
+        return [] if self._is_full else forced
 
     def only(self) -> list[int]:
         """The one token that may come next and ends no turn, where it is one. Raises StepFailed."""
-        mask = self.mask(keeps_eos=False)
-        (words,) = mask.nonzero()
-        bits = [i for i in range(WORD) if mask[words[0]] >> i & 1] if len(words) == 1 else []
-        is_one = len(bits) == 1 and not (mask & self._ends).any()
-        return [int(words[0]) * WORD + bits[0]] if is_one else []
+        allowed = _tokens(self.mask(keeps_eos=False))
+        return allowed if len(allowed) == 1 and not _tokens(self._mask & self._ends) else []
 
     @property
     def is_complete(self) -> bool:
@@ -128,25 +136,21 @@ class Matcher:
         """What was consumed is a whole answer."""
         return self._matcher.is_accepting()
 
-    def _make(self) -> None:
-        self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
-
     @property
     def _is_full(self) -> bool:
         """The next mask sees to it, which takes as long as compiling does."""
-        return self._matcher.is_error() and any(s in self._matcher.get_error() for s in FULL)
+        return self._grammar.is_full(self._prototype)
 
-    def _begin_anew(self) -> bool:
-        """False where what is this answer's alone was soon full again."""
+    def _begin_anew(self) -> None:
+        """Raises StepFailed where what is this answer's alone was soon full again."""
         is_soon = len(self._consumed) < self._lasts_until
         if is_soon and self._is_apart:
-            return False
+            raise StepFailed(f"{NOT_FOLLOWED}: {TOO_LONG}")
         self._is_apart, self._lasts_until = is_soon, len(self._consumed) + REPLAYED
         self._prototype = self._grammar.renewed(self._prototype, is_shared=not is_soon)
         self._matcher = self._prototype.deep_copy()
         for at in range(0, len(self._consumed), REPLAYED):
             self._matcher.consume_tokens(self._consumed[at : at + REPLAYED])
-        return True
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -154,4 +158,14 @@ class Matcher:
             if "NoExtension" in cause:
                 raise StepFailed(NO_ANSWER)
             told = next((TOO_MUCH[said] for said in TOO_MUCH if said in cause.lower()), cause)
-            raise StepFailed(f"the grammar cannot be followed within its limits: {told}")
+            raise StepFailed(f"{NOT_FOLLOWED}: {told}")
+
+
+def _fill(mask: Ints, matcher: LLMatcher) -> Ints:
+    matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+    return mask
+
+
+def _tokens(mask: Ints) -> list[int]:
+    ids: list[int] = np.unpackbits(mask.view(np.uint8), bitorder="little").nonzero()[0].tolist()
+    return ids

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import suppress
+from random import Random
 
 import numpy as np
 import pytest
@@ -145,6 +146,60 @@ def test_what_answers_come_to_never_fills_the_grammar_for_others(monkeypatch):
         for one, text in zip(abreast, texts, strict=True):
             say(one, text[i])
     assert all(one.is_complete for one in abreast)
+
+
+def texts(random, num):
+    return ["".join(random.choices("abcdefgh", k=12)) for _ in range(num)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_answer_sees_that_others_have_filled_the_grammar(monkeypatch, seed):
+    """Whenever that comes, masks and forced text are those of a grammar that has room for all."""
+    random = Random(seed)
+    fields = {name: {"enum": texts(random, 30)} for name in texts(random, 40)}
+    value = {"type": "object", "properties": fields, "required": list(fields)}
+    limited(monkeypatch, num_states=1 << 20)
+    compiled = Grammars(Bytes(), 257).compile(schema(value))
+    roomy, made = compiled.matcher, []
+    limited(monkeypatch, num_states=3_000)
+    small = Grammars(Bytes(), 257).compile(schema(value))
+    monkeypatch.setattr(small, "_renewing", Counted(made))
+    pairs = []
+    for _ in range(600):
+        while len(pairs) < 6:
+            pairs.append((small.matcher(), roomy()))
+        pair = one, other = random.choice(pairs)
+        for _ in range(random.randrange(8)):
+            forced, rest = one.forced(), other.forced()
+            assert forced in ([], rest)  # none where it was just then filled
+            if not forced:
+                np.testing.assert_array_equal(one.mask(), other.mask())
+                forced = [random.choice(np.flatnonzero(bits_of(one.mask())).tolist())]
+            for token_id in forced:
+                one.consume(token_id)
+                other.consume(token_id)
+            assert one.is_complete == other.is_complete
+            if one.is_complete:
+                pairs.remove(pair)
+                break
+    assert len(made) > 5
+
+
+class Counted:
+    """A lock that tells how often it was taken."""
+
+    def __init__(self, taken):
+        self.taken = taken
+
+    def __enter__(self):
+        self.taken.append(True)
+
+    def __exit__(self, *_):
+        pass
+
+
+def bits_of(mask):
+    return np.unpackbits(mask.view(np.uint8), bitorder="little")
 
 
 def test_an_answer_that_fills_the_grammar_alone_ends_and_no_other(monkeypatch):
