@@ -27,6 +27,7 @@ TOO_MUCH = {
     "symbols.len()": "it has too many rules: give fewer",
 }
 PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
+A_MASK = 8  # of them that a mask counts as: where nothing is forced each of them takes one
 REPLAYED = 256  # tokens in a row, a millisecond in which no other thread runs
 WORD = 32  # tokens of a word of a mask
 
@@ -69,10 +70,10 @@ class Compiled:
         """Why no answer can be begun, in one sentence."""
         matcher, num_left = self.matcher(is_first=True), PROBED
         try:
-            while num_left > 0 and (forced := matcher.forced() or matcher.only()):
-                for token_id in forced[:num_left]:
+            while num_left > 0 and (following := matcher.forced() or matcher.only()):
+                for token_id in following[:num_left]:
                     matcher.consume(token_id)
-                num_left -= len(forced)
+                num_left -= max(len(following), A_MASK)
             return None if matcher.mask().any() else NO_ANSWER
         except StepFailed as error:
             return str(error)
@@ -123,8 +124,9 @@ class Matcher:
 
     def only(self) -> list[int]:
         """The one token that may come next and ends no turn, where it is one. Raises StepFailed."""
-        allowed = _tokens(self.mask(keeps_eos=False))
-        return allowed if len(allowed) == 1 and not _tokens(self._mask & self._ends) else []
+        allowed = int.from_bytes(self.mask(keeps_eos=False).tobytes(), "little")
+        is_one = allowed.bit_count() == 1 and not (self._mask & self._ends).any()
+        return [allowed.bit_length() - 1] if is_one else []
 
     @property
     def is_complete(self) -> bool:

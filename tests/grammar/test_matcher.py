@@ -16,6 +16,7 @@ from llguidance import LLParserLimits
 from octavo import BadRequest, StepFailed
 from octavo.engine.loading import _tokenizer
 from octavo.grammar import matcher
+from octavo.grammar.compiled import Matcher
 from octavo.grammar.fronts import _checked
 from octavo.grammar.matcher import Grammars
 from octavo.loader.checkpoint import open_checkpoint
@@ -211,6 +212,16 @@ def test_an_answer_that_fills_the_grammar_alone_ends_and_no_other(monkeypatch):
         say(compiled.matcher(), "ab" * 1200)
     say(other, "yyy")
     say(compiled.matcher(), "xz")
+
+
+def test_where_nothing_is_forced_few_masks_tell_that_an_answer_can_go_on(monkeypatch):
+    made = []
+    mask = Matcher.mask
+    monkeypatch.setattr(
+        Matcher, "mask", lambda one, **kinds: made.append(one) or mask(one, **kinds)
+    )
+    Grammars(Bytes(), 257).compile(Grammar("regex", "a{1000}b?"))
+    assert 10 < len(made) < 100
 
 
 def test_what_is_not_allowed_ends_in_one_sentence(tokenizer, grammars):

@@ -19,7 +19,6 @@ from octavo.grammar.fronts._places import (
     shown,
     subschemas,
 )
-from octavo.grammar.fronts._trials import Trials
 from octavo.types import Json
 
 # fmt: off
@@ -58,7 +57,6 @@ class Reader:
         """`root` is located (_references.py)."""
         self._root, self._field = root, field
         self._divisors: set[Decimal] = set()
-        self._trials = Trials()
         self._referring: list[Json] = []
         self._schemas: list[tuple[Names, Json]] = []  # as they are kept, those within others first
         self._renamed: dict[Names, str] = {}  # what becomes of the last of them
@@ -71,7 +69,7 @@ class Reader:
             now = (self._renamed.get(names[: i + 1], name) for i, name in enumerate(names))
             schema["$ref"] = pointer(now)
         if any("patternProperties" in schema for _, schema in self._schemas):
-            left = NamesLeft(kept, self._trials)
+            left = NamesLeft(kept)
             for names, schema in self._schemas:
                 self._check_names(left, schema, names)
         return kept

@@ -26,9 +26,9 @@ MOST_SAID = 100_000  # what is said at once, of all objects, in 2 us
 class NamesLeft:
     """Of all objects of a schema."""
 
-    def __init__(self, root: Json, trials: Trials) -> None:
+    def __init__(self, root: Json) -> None:
         """`root` is what is enforced (_keywords.py)."""
-        self._root, self._trials, self._num_said = root, trials, 0
+        self._root, self._trials, self._num_said = root, Trials(), 0
 
     def are_there(self, schema: Json) -> bool:
         """For each object that fits. Raises ValueError where that takes too long to tell."""
