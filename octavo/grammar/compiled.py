@@ -1,7 +1,11 @@
 """A grammar that is compiled, and the answers that follow it: which token may come next, and which
 must.
 
-Owns what is said of a grammar that cannot be followed. Knows neither notations nor what is kept.
+Owns what is said of a grammar that cannot be followed, and that one which its answers have filled
+is compiled anew. Knows neither notations nor which grammars are kept.
+
+    Compiled ──┬─ prototype ──copies──▶ Matcher, Matcher, ...     one lexer, whose states they share
+               └─ the next, once a limit of that lexer is met     each then moves to it, and replays
 """
 
 from threading import Lock
@@ -29,6 +33,7 @@ TOO_MUCH = {
 PROBED = 512  # tokens that must come, after which it is seen whether an answer can go on
 A_MASK = 8  # of them that a mask counts as: where nothing is forced each of them takes one
 REPLAYED = 256  # tokens in a row, a millisecond in which no other thread runs
+SOON = 256  # tokens: what an answer fills anew within so many it fills by itself
 WORD = 32  # tokens of a word of a mask
 
 
@@ -51,14 +56,14 @@ class Compiled:
         return Matcher(self, self._prototype, self._ends, is_first=is_first)
 
     def is_full(self, prototype: LLMatcher) -> bool:
-        """One of its answers has met a limit of the lexer. That is the prototype's, and keeps the
-        states that answers come to: then nothing may come for it, which llguidance does not always
-        tell."""
+        """One of its answers has met a limit of the lexer, which all of them share with the states
+        that they came to. llguidance does not always tell; but then no token may begin an answer,
+        not even the one that may."""
         return prototype.validate_tokens(self._first) < len(self._first)
 
     def renewed(self, full: LLMatcher, *, is_shared: bool) -> LLMatcher:
-        """A prototype for an answer whose own is full: shared again, or else for this answer alone,
-        whatever others do."""
+        """A prototype in place of one that is full. Shared, it is the same for all who had that
+        one; else it is for one answer alone, whatever others do."""
         if not is_shared:
             return compiled(self._grammar, self._vocabulary)
         with self._renewing:
@@ -85,13 +90,13 @@ class Matcher:
     def __init__(
         self, grammar: Compiled, prototype: LLMatcher, ends: Ints, *, is_first: bool
     ) -> None:
-        """`ends` is the mask of the tokens that end a turn. Before the first no answer has used the
-        prototype."""
+        """`ends` is the mask of the tokens that end a turn. The first is all that has used the
+        prototype so far."""
         self._grammar, self._prototype, self._ends = grammar, prototype, ends
         self._matcher = prototype.deep_copy()
         self._consumed: list[int] = []
-        # Of the prototype: that it is this answer's alone, and up to which token it is new.
-        self._is_apart, self._lasts_until = is_first, PROBED if is_first else 0
+        # Whether the prototype is this answer's alone, and before which token it is soon full.
+        self._is_apart, self._soon_until = is_first, PROBED if is_first else 0
         self._mask = np.zeros_like(ends)
 
     def mask(self, *, keeps_eos: bool = True) -> Ints:
@@ -123,7 +128,8 @@ class Matcher:
         return [] if self._is_full else forced
 
     def only(self) -> list[int]:
-        """The one token that may come next and ends no turn, where it is one. Raises StepFailed."""
+        """The only token that may come next, where there is one and it ends no turn: none, or one.
+        Raises StepFailed."""
         allowed = int.from_bytes(self.mask(keeps_eos=False).tobytes(), "little")
         is_one = allowed.bit_count() == 1 and not (self._mask & self._ends).any()
         return [allowed.bit_length() - 1] if is_one else []
@@ -140,15 +146,17 @@ class Matcher:
 
     @property
     def _is_full(self) -> bool:
-        """The next mask sees to it, which takes as long as compiling does."""
+        """Then nothing that the matcher says counts: the next mask begins anew, since only there
+        nobody waits for as long as compiling takes."""
         return self._grammar.is_full(self._prototype)
 
     def _begin_anew(self) -> None:
-        """Raises StepFailed where what is this answer's alone was soon full again."""
-        is_soon = len(self._consumed) < self._lasts_until
+        """With the prototype that others have, or, where that was soon full again, with one of its
+        own. Raises StepFailed where its own was."""
+        is_soon = len(self._consumed) < self._soon_until
         if is_soon and self._is_apart:
             raise StepFailed(f"{NOT_FOLLOWED}: {TOO_LONG}")
-        self._is_apart, self._lasts_until = is_soon, len(self._consumed) + REPLAYED
+        self._is_apart, self._soon_until = is_soon, len(self._consumed) + SOON
         self._prototype = self._grammar.renewed(self._prototype, is_shared=not is_soon)
         self._matcher = self._prototype.deep_copy()
         for at in range(0, len(self._consumed), REPLAYED):

@@ -1,7 +1,8 @@
 """A grammar that llguidance takes, or one sentence about why it does not.
 
-Owns the limits, and the stack on which llguidance reads grammars: it calls itself as deeply as
-rules, groups and schemas lead into each other, and a stack that is full ends the process.
+Owns the limits, whether text is forced, and the stack on which llguidance reads grammars: it calls
+itself as deeply as rules, groups and schemas lead into each other, and a stack that is full ends
+the process. Knows no notation but llguidance's form (_form.py).
 """
 
 import json
@@ -21,8 +22,8 @@ from octavo.grammar.fronts._reach import reach
 from octavo.types import Json
 
 # Each costs its sender a fraction of a second at most. Lexer fuel counts expressions; items are
-# Earley's, three for each text that must come, one after the other, which llguidance goes through
-# without letting other threads run; a lexer's state takes about 2 kB.
+# Earley's, two or three for each piece of text that must come, one after the other, so that 1,000
+# to 1,500 may; a lexer's state takes about 1 kB.
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000,
     step_lexer_fuel=50_000,
@@ -32,9 +33,10 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
-# Characters that a piece of text which must come may have: each is a lexer's state. 1,500 pieces in
-# a row are the most, and are gone through at 20 MB/s; where one is longer than 256 none are.
-MOST_OF_A_PIECE, MOST_FORCED = 10_000, 256
+# Characters of one piece of text that must come (_reach.py). One that is longer than the first is
+# refused, since each takes a lexer's state; where one may be longer than the second no text is
+# forced, since llguidance goes through all in a row at 20 MB/s, and no other thread runs meanwhile.
+LONGEST_PIECE, LONGEST_FORCED = 10_000, 256
 
 # Whatever leads deeper is written with one of these. Each takes at most 4 KB of the stack (Lark's
 # `a: b` 3.1, its parentheses 2.4, `{"items": {` 2.1, `{"$ref": ...}` 1.1), so all of them 200 MB;
@@ -49,20 +51,20 @@ _PLACE = re.compile(r"^(?:at )?\d+\(\d+\): (?:invalid regex .* \(in regex\): )?"
 
 
 def checked(grammar: str, field: str) -> str:
-    """As `answered`. Raises BadRequest."""
+    """The grammar as answers are to follow it. Raises BadRequest."""
     if problem := problem_of(grammar):
         raise BadRequest(problem, field)
     return answered(grammar)
 
 
 def answered(grammar: str, *, joined: float = inf) -> str:
-    """As answers are to follow it, without keeping others waiting. `joined` is what is counted for
-    what must hold at once, or must not."""
-    return unforced(grammar) if reach(grammar, joined) > MOST_FORCED else grammar
+    """A grammar that was checked as answers are to follow it: nobody waits for its text. `joined`
+    as in `reach`."""
+    return unforced(grammar) if reach(grammar, joined) > LONGEST_FORCED else grammar
 
 
 def problem_of(grammar: str) -> str | None:
-    """In one sentence."""
+    """What keeps it from being taken, in one sentence."""
     if (num_deeper := sum(map(grammar.count, DEEPER))) > MOST_DEEPER:
         return f"{num_deeper} rules, groups and schemas are more than {MOST_DEEPER}: give fewer"
     if problem := next(filter(None, map(_excess, grammars_in(grammar))), None):
@@ -70,8 +72,8 @@ def problem_of(grammar: str) -> str | None:
     is_bad, said = _deeply(lambda: LLMatcher.validate_grammar_with_warnings(grammar, limits=LIMITS))
     if is_bad:
         return sentence(said[0])
-    if MOST_OF_A_PIECE < (longest := reach(grammar, inf)) < inf:
-        most = f"more than {MOST_OF_A_PIECE}"
+    if LONGEST_PIECE < (longest := reach(grammar, inf)) < inf:
+        most = f"more than {LONGEST_PIECE}"
         return f"a text or pattern makes {longest:.0f} characters come, {most}: shorten it"
     return None
 

@@ -7,7 +7,7 @@ b: "c"
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from octavo.types import Json
 
@@ -30,6 +30,10 @@ _LEXEME: Final = re.compile(
 )
 
 
+# What it is, the value after a word, where that ends.
+Lexeme: TypeAlias = tuple[re.Match[str], Any, int]
+
+
 def grammars_in(grammar: str) -> list[Json]:
     if not grammar.lstrip().startswith("{"):
         return [{"lark_grammar": grammar}]
@@ -45,9 +49,8 @@ def unforced(grammar: str) -> str:
     return json.dumps({"grammars": [outer, first, *others]})
 
 
-def lexemes(lark: str) -> Iterator[tuple[re.Match[str], Any, int]]:
-    """(what it is, the value after a word, where that ends). Raises ValueError that says after
-    which word there is no JSON."""
+def lexemes(lark: str) -> Iterator[Lexeme]:
+    """Raises ValueError that says after which word there is no JSON."""
     at = 0
     while found := _LEXEME.search(lark, at):
         value, at = None, found.end()

@@ -7,6 +7,7 @@ written <|name|> as the model's vocabulary spells them, or <[id]>.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 
 from llguidance import LLMatcher
 
@@ -14,7 +15,7 @@ from octavo.errors import BadRequest
 from octavo.grammar.fronts import json_schema
 from octavo.grammar.fronts._amounts import excess_of
 from octavo.grammar.fronts._checked import checked
-from octavo.grammar.fronts._form import lexemes
+from octavo.grammar.fronts._form import Lexeme, lexemes
 
 FIELD = "grammar"
 EXAMPLE = ('start: "x" word+\nword: " " /[a-z]+/', "x one two", "x 1")
@@ -32,18 +33,29 @@ def read(text: str) -> str:
         words = [one for one in lexemes(text) if one[0]["word"]]
     except ValueError as error:
         raise BadRequest(str(error), FIELD) from None
-    if len(words) > MOST_WORDS:
-        problem = f"{len(words)} %json, %regex and %llguidance are more than {MOST_WORDS}"
-        raise BadRequest(f"{problem}: give fewer", FIELD)
-    if (
-        sum(end - found.end() for found, _, end in words if found["word"] == "%regex")
-        > MOST_OF_REGEX
-    ):
-        problem = f"more than {MOST_OF_REGEX} characters stand in %regex: give fewer"
+    if problem := _excess(words):
         raise BadRequest(problem, FIELD)
-    parts, copied = "", 0
+    return checked(LLMatcher.grammar_from_lark(_with_schemas(text, words)), FIELD)
+
+
+def _excess(words: Sequence[Lexeme]) -> str | None:
+    """In one sentence."""
+    if len(words) > MOST_WORDS:
+        most = f"more than {MOST_WORDS}"
+        return f"{len(words)} %json, %regex and %llguidance are {most}: give fewer"
+    num_of_regex = sum(end - found.end() for found, _, end in words if found["word"] == "%regex")
+    if num_of_regex > MOST_OF_REGEX:
+        return f"more than {MOST_OF_REGEX} characters stand in %regex: give fewer"
+    return None
+
+
+def _with_schemas(text: str, words: Iterable[Lexeme]) -> str:
+    """As they are enforced. Raises BadRequest."""
+    parts: list[str] = []
+    copied = 0
     for found, value, end in words:
         if found["word"] == "%json":
-            parts += text[copied : found.end()] + json.dumps(json_schema.enforceable(value, FIELD))
+            schema = json_schema.enforceable(value, FIELD)
+            parts += text[copied : found.end()], json.dumps(schema)
             copied = end
-    return checked(LLMatcher.grammar_from_lark(parts + text[copied:]), FIELD)
+    return "".join([*parts, text[copied:]])

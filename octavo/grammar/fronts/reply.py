@@ -33,4 +33,5 @@ def read(text: str) -> str:
         kind, inner = said["answer"]
         first, *others = grammars_in(entry("octavo.grammar.fronts", kind).read(inner))
         grammars += first | {"name": "answer"}, *others
-    return answered(json.dumps({"grammars": grammars}), joined=0)  # whose prose is all but calls
+    # Where its own Lark says & and ~, calls are kept out of prose, and nothing is made to come.
+    return answered(json.dumps({"grammars": grammars}), joined=0)
