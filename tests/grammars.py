@@ -5,6 +5,8 @@ from grammars import allows, grammars              (tests/ is on the path)
 
 from functools import cache
 
+import numpy as np
+
 from octavo.errors import StepFailed
 from octavo.grammar.matcher import Grammars
 
@@ -31,6 +33,10 @@ def grammars():
 
 def is_allowed(mask, token_id):
     return bool(mask[token_id // 32] >> token_id % 32 & 1)
+
+
+def allowed_in(mask):
+    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
 
 
 def allows(grammar, answer):
