@@ -86,7 +86,7 @@ def endless(name):
                 "properties": {"q": {"type": "string", "pattern": "^a{65536}$"}},
                 "required": ["q"],
             },
-            "'pattern' at $.properties.q: a text or pattern makes 65536 characters come, more",
+            "'pattern' at $.properties.q: a text or pattern makes 65536 bytes come, more",
         ),
         ({"patternProperties": {"^y{65536}$": {}}}, "'patternProperties' at $: a text or pattern"),
         (
@@ -135,7 +135,7 @@ def endless(name):
         ({"properties": {str(i): {} for i in range(401)}}, "'properties' at $ has 401 that are"),
         (
             {"items": {"pattern": "^((a{1000}){1000}){1000}$"}},
-            "'pattern' at $.items: a text or pattern makes 1000000000 characters come",
+            "'pattern' at $.items: a text or pattern makes 1000000000 bytes come",
         ),
     ],
 )

@@ -352,7 +352,7 @@ def test_text_that_must_come_is_cut_in_pieces_as_in_whole(tokenizer, grammars, m
             {"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]},
             r"'\$ref' at \$.properties.n leads to .*: let something be left out there",
         ),
-        ({"const": "ab" * 100_000}, "makes 200002 characters come, more than 10000: shorten it"),
+        ({"const": "ab" * 100_000}, "makes 200002 bytes come, more than 10000: shorten it"),
     ],
 )
 def test_what_cannot_be_followed_is_told_with_what_to_do(grammars, value, told):

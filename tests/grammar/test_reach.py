@@ -27,6 +27,7 @@ LONG = "so it goes on, " * 20  # 300
     ("text", "length"),
     [
         ('start: "abc" "defgh"', 5),
+        ('start: "漢字"', 6),
         ('start: T "!"\nT: "abc" "defgh" | "x" | U{3}\nU: "no"', 8),
         ('start: ("abc" "defgh"){9}', 5),  # of a rule, not of a terminal
         ('T: ("abc" "defgh"){9}', 72),
@@ -62,6 +63,7 @@ def test_a_piece_of_lark_is_as_long_as(text, length):
     ("schema", "length"),
     [
         ({"type": "string"}, 0),
+        ({"enum": ["漢字", 1]}, 8),
         ({"properties": {"abc": {"enum": [1, "defg", None]}}, "required": ["abcdefgh"]}, 8),
         ({"items": {"anyOf": [{"const": {"a": [1, 2]}}, {"pattern": "^x{3}$"}]}}, 13),
         ({"pattern": "^a{3,5}$", "minLength": 40}, 43),
@@ -171,7 +173,7 @@ def test_what_is_forced_stays_what_may_come_where_nothing_is():
     ],
 )
 def test_the_longest_piece_is_limited(kind_and_text):
-    with pytest.raises(BadRequest, match="makes 10001 characters come, more than 10000: shorten"):
+    with pytest.raises(BadRequest, match="makes 10001 bytes come, more than 10000: shorten"):
         grammars().compile(Grammar(*kind_and_text))
 
 

@@ -311,7 +311,7 @@ def test_a_tool_that_no_model_could_call_is_named(client):
     bad = {"type": "object", "properties": {"a": costly}, "required": ["a"]}
     tools = [PLACE, {"type": "function", "function": {"name": "bad", "parameters": bad}}]
     choice = {"type": "function", "function": {"name": "bad"}}
-    with pytest.raises(openai.BadRequestError, match="makes 1000000000 characters come") as refused:
+    with pytest.raises(openai.BadRequestError, match="makes 1000000000 bytes come") as refused:
         client.chat.completions.create(**SAID, tools=tools, tool_choice=choice)
     assert refused.value.param == "tools[1].function.parameters"
 

@@ -33,7 +33,7 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
-# Characters of one piece of text that must come (_reach.py). One that is longer than the first is
+# Bytes of one piece of text that must come (_reach.py). One that is longer than the first is
 # refused, since each takes a lexer's state; where one may be longer than the second no text is
 # forced, since llguidance goes through all in a row at 20 MB/s, and no other thread runs meanwhile.
 LONGEST_PIECE, LONGEST_FORCED = 10_000, 256
@@ -74,7 +74,7 @@ def problem_of(grammar: str) -> str | None:
         return sentence(said[0])
     if LONGEST_PIECE < (longest := reach(grammar, inf)) < inf:
         most = f"more than {LONGEST_PIECE}"
-        return f"a text or pattern makes {longest:.0f} characters come, {most}: shorten it"
+        return f"a text or pattern makes {longest:.0f} bytes come, {most}: shorten it"
     return None
 
 

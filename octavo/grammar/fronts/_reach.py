@@ -1,4 +1,4 @@
-r"""How much text one piece of a grammar makes come at most, in characters.
+r"""How much text one piece of a grammar makes come at most, in bytes, or characters of a pattern.
 
     "so it goes on"    13          /[0-9]{4}-(0|1){2}/    7         {"const": "red"}    5
 
@@ -60,14 +60,15 @@ def _of_schema(root: Any) -> float:
     within = _schemas(root)
     longest, has_pattern = 0.0, False
     for schema, _, _ in within:
-        lengths = [*map(len, schema.get("properties", ())), *map(len, schema.get("required", ()))]
+        texts = [*schema.get("properties", ()), *schema.get("required", ())]
         values = [schema["const"]] if "const" in schema else schema.get("enum", ())
-        lengths += [len(json.dumps(value, ensure_ascii=False)) for value in values]
+        texts += [json.dumps(value, ensure_ascii=False) for value in values]
         patterns = [*schema.get("patternProperties", ())]
         if "pattern" in schema:
             patterns.append(schema["pattern"])
         has_pattern = has_pattern or bool(patterns)
         least = schema.get("minLength", 0) if "pattern" in schema else 0
+        lengths = [len(text.encode()) for text in texts]
         longest = max(longest, *lengths, *(of_pattern(one) + least for one in patterns), 0.0)
     return inf if has_pattern and _joins_texts(within) else longest
 
@@ -154,7 +155,7 @@ def _term(found: re.Match[str], value: Any, joined: float) -> _Part | None:
         case "name":
             return found[0], 0
         case "text":
-            return "", len(found[0]) - 2
+            return "", len(found[0].encode()) - 2
         case "regex":
             pattern, flags = found[0][1:].rsplit("/", 1)
             return "", inf if "x" in flags else of_pattern(pattern)  # with comments
