@@ -83,17 +83,19 @@ def _schemas(root: Any) -> list[tuple[Json, int, str]]:
 
 
 def _joins_texts(within: Sequence[tuple[Json, int, str]]) -> bool:
-    """Whether of one text something may be said at two places."""
-    say = [any(word in schema for word in _OF_TEXTS) for schema, _, _ in within]
-    for i in reversed(range(1, len(within))):
+    """Whether two schemas may say something of the same text, which then has to fit both."""
+    # Of each, whether it says something of a text, or one within it does.
+    of_texts = [any(word in schema for word in _OF_TEXTS) for schema, _, _ in within]
+    for i in reversed(range(1, len(within))):  # inner ones first
         _, outer, keyword = within[i]
-        say[outer] = say[outer] or say[i]
-        if say[i] and keyword in _JOINING and _says_several(within[outer][0]):
+        of_texts[outer] = of_texts[outer] or of_texts[i]
+        if of_texts[i] and keyword in _JOINING and _says_several(within[outer][0]):
             return True
     return any("$ref" in schema and _says_several(schema) for schema, _, _ in within)
 
 
 def _says_several(schema: Json) -> bool:
+    """At once, of the same value."""
     return sum(word not in _APART for word in schema) > 1 or len(schema.get("allOf", ())) > 1
 
 
