@@ -55,6 +55,8 @@ LONG = "so it goes on, " * 20  # 300
         ("T: /[ab]+[^c]*/", 2),
         ("T: /(a[ab]|.c)*/", 2),
         ("T: /(a[ab]|c)*/", inf),
+        (r"T: /(.|\n)*(cc|[ab])*/", 3),
+        (r"T: /(a[^\x00-`b-\xff])*/", inf),  # one byte, where not all is UTF-8
         ("T: /(a[ab]?)*/", inf),
         ("T: /[a-a]+/", inf),
         (r"T: /[\x61a]+/", inf),

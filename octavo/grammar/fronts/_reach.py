@@ -46,7 +46,7 @@ _MARKS: Final = {"open": "(", "close": ")", "or": "|"}
 _OPS: Final = {"*": (0, True), "+": (1, True), "?": (0, False)}
 _CLASS: Final = r"\\[dDsSwW]"
 _MEMBERS: Final = re.compile(  # of a set, where they are told apart
-    r"\[(?P<not>\^?)(?P<members>(?:[ -Z^-~]|\\x[0-9A-Fa-f]{2}|\\[dDsSwWnrtfv!-/:-@\[-`{-~])+)\]"
+    r"\[(?P<not>\^?)(?P<members>(?:[ -Z^-~]|\\x[0-7][0-9A-Fa-f]|\\[dDsSwWnrtfv!-/:-@\[-`{-~])+)\]"
 )
 _APART: Final = ("$defs", "definitions", "$schema", "x-guidance")  # say nothing of the value
 _JOINING: Final = ("allOf", "anyOf", "oneOf")
@@ -234,15 +234,16 @@ def _longest(parts: Iterable[_Part], *, ends: bool) -> tuple[float, bool]:
     """(of what comes in a row, some of it in groups; whether some character of it is always open).
     `ends`: after what repeats, as often as it must, something else may always come."""
     # Of each group that is open: the longest choice, the one that is read, how many are open in it,
-    # whether some was in each before.
-    rows: list[list[float]] = [[0, 0, 0, True]]
+    # whether some was in each before, or one was nothing else.
+    rows: list[list[float]] = [[0, 0, 0, True, False]]
     last, is_open = 0.0, False
     for mark, amount, is_more in parts:
         if mark == "(":
-            rows.append([0, 0, 0, True])
+            rows.append([0, 0, 0, True, False])
         elif mark == "|":
-            longest, length, num_open, were_open = rows[-1]
-            rows[-1] = [max(longest, length), 0, 0, were_open and num_open > 0]
+            longest, length, num_open, were_open, was_one = rows[-1]
+            was_one = was_one or num_open == length == 1
+            rows[-1] = [max(longest, length), 0, 0, were_open and num_open > 0, was_one]
         elif mark == "*":
             if is_more and last and not (ends or is_open):
                 return inf, False
@@ -261,5 +262,6 @@ def _longest(parts: Iterable[_Part], *, ends: bool) -> tuple[float, bool]:
 
 
 def _choice(row: Sequence[float]) -> tuple[float, bool]:
-    longest, length, num_open, were_open = row
-    return max(longest, length), bool(were_open and num_open > 0)
+    longest, length, num_open, were_open, was_one = row
+    is_open = was_one or num_open == length == 1 or (were_open and num_open > 0)
+    return max(longest, length), bool(is_open)
