@@ -31,6 +31,10 @@ REPLAYED = 256  # tokens in a row, a millisecond in which no other thread runs
 WORD = 32  # tokens of a word of a mask
 
 
+class Full(Exception):
+    """A mask lacks tokens, and its matcher is to be renewed."""
+
+
 class Compiled:
     """A grammar, ready to be followed by any number of answers. Threads may share one."""
 
@@ -92,6 +96,7 @@ class Matcher:
         # Of the prototype: that it is this answer's alone, and up to which token it is new.
         self._is_apart, self._lasts_until = is_first, PROBED if is_first else 0
         self._mask = np.zeros_like(ends)
+        self.renews = True  # False: a mask for which the grammar is to be compiled raises Full
 
     def mask(self, *, keeps_eos: bool = True) -> Ints:
         """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
@@ -99,7 +104,9 @@ class Matcher:
         time. Raises StepFailed where that costs more than it may."""
         _fill(self._mask, self._matcher)
         while self._is_full:
-            self._begin_anew()
+            if not self.renews:
+                raise Full
+            self.renew()
             _fill(self._mask, self._matcher)
         self._check()
         if not keeps_eos and (rest := self._mask & ~self._ends).any():
@@ -141,8 +148,9 @@ class Matcher:
         """The next mask sees to it, which takes as long as compiling does."""
         return self._grammar.is_full(self._prototype)
 
-    def _begin_anew(self) -> None:
-        """Raises StepFailed where what is this answer's alone was soon full again."""
+    def renew(self) -> None:
+        """Takes as long as compiling does. Raises StepFailed where what is this answer's alone was
+        soon full again."""
         is_soon = len(self._consumed) < self._lasts_until
         if is_soon and self._is_apart:
             raise StepFailed(f"{NOT_FOLLOWED}: {TOO_LONG}")
