@@ -98,6 +98,8 @@ def test_a_piece_of_lark_is_as_long_as(text, length):
         ({"pattern": "^a{3,5}$", "minLength": 40}, 43),
         ({"minLength": 400}, 0),
         ({"patternProperties": {"^abcdef": {}}}, 6),
+        ({"properties": {"ab": {}}, "patternProperties": {"^abcdef": {}}}, 6),
+        ({"properties": {"ab": {}}, "patternProperties": {"^a": {"pattern": "^(aa)+$"}}}, inf),
         ({"$defs": {"a": {"const": "abcdefgh"}}, "$ref": "#/$defs/a"}, 10),
         ({"allOf": [{"pattern": "^(aa)+$"}]}, 2),
         ({"allOf": [{"pattern": "^(aa)+$"}, {"pattern": "^(aaa)+$"}]}, inf),

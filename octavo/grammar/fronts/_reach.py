@@ -101,7 +101,10 @@ def _joins_texts(within: Sequence[tuple[Json, int, str]]) -> bool:
     for i in reversed(range(1, len(within))):
         _, outer, keyword = within[i]
         say[outer] = say[outer] or say[i]
-        if say[i] and keyword in _JOINING and _says_several(within[outer][0]):
+        around = within[outer][0]
+        if say[i] and keyword in _JOINING and _says_several(around):
+            return True
+        if say[i] and keyword == "patternProperties" and "properties" in around:
             return True
     return any("$ref" in schema and _says_several(schema) for schema, _, _ in within)
 
