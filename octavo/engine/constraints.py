@@ -18,7 +18,7 @@ from threading import Condition
 from time import thread_time
 
 from octavo.errors import StepFailed
-from octavo.grammar.compiled import Matcher
+from octavo.grammar.compiled import Full, Matcher
 from octavo.grammar.matcher import Grammars
 from octavo.scheduler.scheduler import Chunk
 from octavo.scheduler.sequence import Sequence
@@ -46,11 +46,13 @@ class Held:
     def is_ready(self) -> bool:
         return self.mask is not None or self.error is not None
 
-    def make(self) -> None:
-        """Any thread."""
+    def make(self, *, renews: bool = False) -> bool:
+        """Any thread. False where the grammar is to be compiled anew first, and `renews` is not."""
         began = thread_time()
         try:
-            mask = self.matcher.mask(keeps_eos=self.keeps_eos)
+            mask = self.matcher.mask(keeps_eos=self.keeps_eos, renews=renews)
+        except Full:
+            return False
         except StepFailed as error:
             self.error = str(error)
         except BaseException as error:  # also a panic of Rust: nobody may wait for it for ever
@@ -58,6 +60,7 @@ class Held:
         else:
             self.cost = (self.cost + thread_time() - began) / 2
             self.mask = mask
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,10 @@ class Constraints:
                 return
             self._make(held)
 
-    def _make(self, held: Held) -> None:
-        if not held.is_ready:
-            held.make()
+    def _make(self, held: Held, *, renews: bool = False) -> None:
+        if not held.is_ready and not held.make(renews=renews):
+            # Compiling is heavy, and waits for others of the same grammar.
+            self._heavy.submit(self._make, held, renews=True)
         with self._made:
             self._made.notify()
 

@@ -37,6 +37,10 @@ SOON = 256  # tokens: what an answer fills anew within so many it fills by itsel
 WORD = 32  # tokens of a word of a mask
 
 
+class Full(Exception):
+    """The mask lacks tokens: answers have filled the grammar."""
+
+
 class Compiled:
     """A grammar, ready to be followed by any number of answers. Threads may share one."""
 
@@ -99,12 +103,15 @@ class Matcher:
         self._is_apart, self._soon_until = is_first, PROBED if is_first else 0
         self._mask = np.zeros_like(ends)
 
-    def mask(self, *, keeps_eos: bool = True) -> Ints:
+    def mask(self, *, keeps_eos: bool = True, renews: bool = True) -> Ints:
         """uint32 [words]: bit i % 32 of word i // 32 is set where token i may come next; without
         `keeps_eos` those that end a turn are not, unless nothing else may come. The same array each
-        time. Raises StepFailed where that costs more than it may."""
+        time. Raises StepFailed where that costs more than it may, and Full where the grammar is to
+        be compiled anew first, unless that `renews` it."""
         _fill(self._mask, self._matcher)
         while self._is_full:
+            if not renews:
+                raise Full
             self._begin_anew()
             _fill(self._mask, self._matcher)
         self._check()
@@ -146,8 +153,7 @@ class Matcher:
 
     @property
     def _is_full(self) -> bool:
-        """Then nothing that the matcher says counts: the next mask begins anew, since only there
-        nobody waits for as long as compiling takes."""
+        """Then nothing that the matcher says counts, until a mask begins anew."""
         return self._grammar.is_full(self._prototype)
 
     def _begin_anew(self) -> None:

@@ -18,7 +18,7 @@ from schemas import is_valid, schemas
 
 from octavo import LLM, BadRequest, StepFailed
 from octavo.engine import constraints
-from octavo.grammar.compiled import Matcher
+from octavo.grammar.compiled import Compiled, Matcher
 from octavo.types import Delta, Finished, Grammar, SamplingParams
 
 RECORD = {
@@ -185,7 +185,7 @@ def test_what_cannot_be_held_to_is_refused_before_it_is_queued(loaded):
     assert not engine.has_work
 
 
-def failing(matcher, *, keeps_eos=True):
+def failing(matcher, **how):
     raise StepFailed("the grammar cannot be followed within its limits: too much")
 
 
@@ -240,8 +240,8 @@ def test_nobody_waits_for_a_grammar_that_takes_long(loaded, monkeypatch, other):
     made, gate = Matcher.mask, threading.Event()
     first = engine.compile(slow.params).matcher().mask().copy()
 
-    def mask(self, *, keeps_eos=True):
-        out = made(self, keeps_eos=keeps_eos)
+    def mask(self, **how):
+        out = made(self, **how)
         assert not (out == first).all() or gate.wait(10)
         return out
 
@@ -297,9 +297,9 @@ def test_heavy_masks_have_one_thread_among_them(loaded, monkeypatch):
     monkeypatch.setattr(constraints, "HEAVY", 0)
     engine, made, threads = engine_over(loaded), Matcher.mask, []
 
-    def mask(self, *, keeps_eos=True):
+    def mask(self, **how):
         threads.append(threading.current_thread().name)
-        return made(self, keeps_eos=keeps_eos)
+        return made(self, **how)
 
     wanted = [asked(str(i), regex="[a-z]{9}", seed=i, logprobs=0) for i in range(8)]
     engine.compile(wanted[0].params)
@@ -309,6 +309,33 @@ def test_heavy_masks_have_one_thread_among_them(loaded, monkeypatch):
     assert len(threads) == sum(len(tokens(told[one.id])) for one in wanted)
     assert len(heavy) == len(threads) - len(wanted)
     assert len(set(heavy)) == 1
+
+
+def test_grammars_that_are_compiled_anew_hold_up_no_other(loaded, monkeypatch):
+    """More answers that fill theirs than there are threads."""
+    engine = engine_over(loaded)
+    slow = [asked(str(i), regex="[a-z]{9}", seed=i) for i in range(constraints.THREADS + 1)]
+    other = asked("other", regex="[0-9]{30}", max_tokens=30, seed=3)
+    alone = {one.id: tokens(run(engine, one)[one.id]) for one in (*slow, other)}
+    full = engine.compile(slow[0].params)._prototype
+    made, gate = Compiled.renewed, threading.Event()
+
+    def renewed(self, *args, **how):
+        assert gate.wait(10)
+        return made(self, *args, **how)
+
+    monkeypatch.setattr(Compiled, "is_full", lambda _, prototype: prototype is full)
+    monkeypatch.setattr(Compiled, "renewed", renewed)
+    told = []
+    for one in (*slow, other):
+        engine.add(one)
+    while not any(isinstance(event, Finished) for _, event in told):
+        told += engine.step()
+    assert {id for id, _ in told} == {other.id}
+    gate.set()
+    while engine.has_work:
+        told += engine.step()
+    assert {id: tokens(told_of(told, id)) for id in alone} == alone
 
 
 class Turns:

@@ -42,6 +42,8 @@ def test_it_is_reached_from_python(kind):
         ("regex", r"[^\x00-\u{10FFFF}]", "no answer fits it"),
         ("lark", "start: word", 'unknown name: "word"'),
         ("lark", "", "Empty grammar"),
+        ("lark", 'start: "' + '\\"' * 50_000, "lexer error"),  # not looked through from each
+        ("lark", "start: /" + r"\/" * 50_000, "lexer error"),
         ("lark", 'start: %json {"a": 1}', "'a' at $ is not enforced"),
         ("lark", 'start: %json {"a": ', "not JSON"),
         ("gbnf", "root ::= (", "not GBNF"),

@@ -22,9 +22,11 @@ MOST: Final = {
     JOINED: 100,
     PAIRS: 10_000,
 }
-# As JSON, Lark and GBNF are cut.
+# As JSON, Lark and GBNF are cut. What is not closed is looked through once: whatever might begin
+# within it has a backslash before it.
 _PART: Final = re.compile(
-    r"""(?P<joins>&) | (?:\#|//)[^\n]* | "(?:\\.|[^"\\])*" | /(?:\\.|[^/\\])+/ | <[^<>\s]+>
+    r"""(?P<joins>&) | (?:\#|//)[^\n]* | (?<!\\)"(?:\\.|[^"\\])*" | (?<!\\)/(?:\\.|[^/\\])+/
+      | <[^<>\s]+>
       | [\w.+-]+""",
     re.VERBOSE,
 )

@@ -16,15 +16,18 @@ from octavo.types import Json
 _LEXEME: Final = re.compile(
     r"""(?P<word>%(?:json|regex|llguidance))[ \t\r\n]*
       | (?P<comment>(?:\#|//)[^\n]*)
-      | (?P<text>"(?:\\.|[^"\\])*")
-      | (?P<regex>/(?:\\.|[^/\\])+/[a-z]*)
+      | (?P<ignore>%ignore)
+      | ->[ \t]*[!?]*\w[\w-]*  # another name
+      | (?P<text>(?<!\\)"(?:\\.|[^"\\])*"i?)
+      | (?P<regex>(?<!\\)/(?:\\.|[^/\\])+/[a-z]*)
       | (?P<special><[^<>\s]+>)
       | (?P<name>[A-Za-z_][\w-]*)
-      | (?P<times>[~{][ \t\r\n]*(?P<least>\d{1,9}))
+      | (?P<times>[~{](?P<amounts>[ \t]*(?:[+,][ \t]*)?[0-9][ \t0-9+.,]*))
+      | (?P<op>[*+?])
       | (?P<open>[(\[])
       | (?P<close>[)\]])
       | (?P<or>\|)
-      | (?P<joins>[~&])
+      | (?P<joins>[~&]|%lark)
       | (?P<is>:(?!:)) | ::""",
     re.VERBOSE,
 )

@@ -6,6 +6,11 @@ llguidance goes through all text that must come at once, and no other thread run
 many pieces that may be (texts, terminals, keys) is limited, and here it is told how long one is: of
 a choice the longest, of what repeats as often as it must. What must hold at once, or must not, has
 no end that is known.
+
+    T: /a+/        U: "ab"        start: T U
+
+A lexer takes the longest match, so U never begins, and a's come without end: so it is with all that
+may repeat, unless a character of it is open each time, or it stands in JSON's quotes, which end it.
 """
 
 import json
@@ -19,21 +24,30 @@ from octavo.grammar.fronts._form import grammars_in, lexemes
 from octavo.grammar.fronts._places import subschemas
 from octavo.types import Json
 
-# ( ) and | as they stand, * with how often at least, a name, or "" with a length.
-_Part: TypeAlias = tuple[str, float]
+# ( ) and | as they stand, * with how often at least and whether more may be, a name, or "" with a
+# length and whether others may be there.
+_Part: TypeAlias = tuple[str, float, bool]
 
 _SET: Final = r"\[\^?\]?(?:\\.|[^\[\]\\]{})*\]"  # of characters
 _IN_REGEX: Final = re.compile(
     rf"""(?P<open> \( (?: \?[imsU-]*: | \?P?<\w+> )? (?!\?) )
       | (?P<close> \) )
       | (?P<or> \| )
-      | (?P<times> \{{(?P<least>[0-9]{{1,9}})[0-9,]*\}} )
-      | (?P<none> [*+?^$] | \(\?[imsU-]+\) )
+      | (?P<times> \{{(?P<amounts>[\s0-9,]*)\}} )
+      | (?P<op> [*+?] )
+      | (?P<none> [\^$] | \(\?[imsU-]+\) )
+      | (?P<any> \. | \\[dDsSwW] )
+      | (?P<run> [^\\()\[{{}}|*+?.^$]+ (?![*+?{{]) )
       | \\[pPuUx]\{{\w*\}} | \\x[0-9A-Fa-f]{{2}} | \\. | [^\\(\[]
-      | {_SET.format("|" + _SET.format(""))}""",
+      | (?P<set> {_SET.format("|" + _SET.format(""))} )""",
     re.VERBOSE | re.DOTALL,
 )
 _MARKS: Final = {"open": "(", "close": ")", "or": "|"}
+_OPS: Final = {"*": (0, True), "+": (1, True), "?": (0, False)}
+_CLASS: Final = r"\\[dDsSwW]"
+_MEMBERS: Final = re.compile(  # of a set, where they are told apart
+    r"\[(?P<not>\^?)(?P<members>(?:[ -Z^-~]|\\x[0-7][0-9A-Fa-f]|\\[dDsSwWnrtfv!-/:-@\[-`{-~])+)\]"
+)
 _APART: Final = ("$defs", "definitions", "$schema", "x-guidance")  # say nothing of the value
 _JOINING: Final = ("allOf", "anyOf", "oneOf")
 _OF_TEXTS: Final = ("pattern", "patternProperties", "minLength", "$ref")  # or may lead to such
@@ -46,8 +60,8 @@ def reach(grammar: str, joined: float) -> float:
 
 
 def of_pattern(pattern: str) -> float:
-    """Of a regular expression in Rust's syntax."""
-    return _longest(_parts_of(pattern))
+    """Of a regular expression in Rust's syntax, within JSON's quotes."""
+    return _longest(_parts_of(pattern), ends=True)[0]
 
 
 def _of_grammar(grammar: Json, joined: float) -> float:
@@ -89,7 +103,10 @@ def _joins_texts(within: Sequence[tuple[Json, int, str]]) -> bool:
     for i in reversed(range(1, len(within))):  # inner ones first
         _, outer, keyword = within[i]
         of_texts[outer] = of_texts[outer] or of_texts[i]
-        if of_texts[i] and keyword in _JOINING and _says_several(within[outer][0]):
+        around = within[outer][0]
+        if of_texts[i] and keyword in _JOINING and _says_several(around):
+            return True
+        if of_texts[i] and keyword == "patternProperties" and "properties" in around:
             return True
     return any("$ref" in schema and _says_several(schema) for schema, _, _ in within)
 
@@ -107,10 +124,10 @@ class _Lark:
         self._joined = joined
         self.reach = 0.0  # of the longest piece
         self._definitions: dict[str, list[list[_Part]]] = defaultdict(list)
-        self._known: dict[str, float] = {}
+        self._known: dict[str, tuple[float, bool]] = {}
         pieces = self._read(text)
         try:
-            self.reach = max(self.reach, *map(self._of_name, pieces), 0.0)
+            self.reach = max(self.reach, *(self._of_name(one)[0] for one in pieces), 0.0)
         except RecursionError:
             self.reach = inf
 
@@ -120,53 +137,69 @@ class _Lark:
         parts: list[_Part] = []
         name_at = num_open = 0
         for found, value, _ in lexemes(text):
-            if found.lastgroup == "is":
-                (name, *attributes), parts[name_at:] = parts[name_at:] or [("", 0)], []
+            if found.lastgroup == "ignore":
+                self._definitions["%ignore"].append(parts := [])
+                self._definitions["%ignored"] = [[("%ignore", 0, False), ("*", 1, True)]]
+                pieces.append("%ignored")
+                name_at = 0
+            elif found.lastgroup == "is" and not num_open:
+                (name, *attributes), parts[name_at:] = parts[name_at:] or [("", 0, False)], []
                 self._definitions[name[0]].append(parts := [])
                 if attributes or name[0].lstrip("_")[:1].isupper():
                     pieces.append(name[0])
-                name_at = num_open = 0
+                name_at = 0
             elif (part := _marked(found) or _term(found, value, self._joined)) is not None:
                 num_open += {"(": 1, ")": -1}.get(part[0], 0)
                 if found.lastgroup == "name" and not num_open:
                     name_at = len(parts)
                 self.reach = max(self.reach, part[1] if not part[0] else 0)
                 parts.append(part)
+                if found[0] == "]":
+                    parts.append(("*", *_OPS["?"]))
         return pieces
 
-    def _of_name(self, name: str) -> float:
+    def _of_name(self, name: str) -> tuple[float, bool]:
         if name not in self._known:
-            self._known[name] = inf  # where it leads to itself
+            self._known[name] = inf, True  # where it leads to itself
             several = self._definitions.get(name, ())
-            self._known[name] = max((_longest(map(self._told, one)) for one in several), default=0)
+            told = [_longest(map(self._told, one), ends=False) for one in several]
+            lengths, are_open = zip(*told, strict=True) if told else ((1.0,), (False,))
+            self._known[name] = max(lengths), all(are_open)
         return self._known[name]
 
     def _told(self, part: _Part) -> _Part:
-        mark, _ = part
-        return ("", self._of_name(mark)) if mark[:1].isalpha() or mark[:1] == "_" else part
+        mark, *_ = part
+        return part if mark in ("", "(", ")", "|", "*") else ("", *self._of_name(mark))
 
 
 def _marked(found: re.Match[str]) -> _Part | None:
-    if found.lastgroup == "times":
-        return "*", int(found["least"])
-    return (_MARKS[found.lastgroup], 0) if found.lastgroup in _MARKS else None
+    match found.lastgroup:
+        case "times":
+            least, to, most = found["amounts"].replace("..", ",").partition(",")
+            at_least = float(least.strip() or 0)
+            return "*", at_least, bool(to) and float(most.strip() or inf) > max(at_least, 1)
+        case "op":
+            return "*", *_OPS[found[0]]
+    return (_MARKS[found.lastgroup], 0, False) if found.lastgroup in _MARKS else None
 
 
 def _term(found: re.Match[str], value: Any, joined: float) -> _Part | None:
     match found.lastgroup:
         case "name":
-            return found[0], 0
+            return found[0], 0, False
         case "text":
-            return "", len(found[0].encode()) - 2
+            return "", len(found[0][1 : found[0].rindex('"')].encode()), False
         case "regex":
             pattern, flags = found[0][1:].rsplit("/", 1)
-            return "", inf if "x" in flags else of_pattern(pattern)  # with comments
+            if "x" in flags:  # with comments
+                return "", inf, False
+            return "", *_longest(_parts_of(pattern), ends=False)
         case "word" if found["word"] == "%json":
-            return "", _of_schema(value)
+            return "", _of_schema(value), False
         case "word" if found["word"] == "%regex":
-            return "", inf
+            return "", inf, False
         case "joins":
-            return "", joined
+            return "", joined, False
     return None
 
 
@@ -174,28 +207,67 @@ def _parts_of(pattern: str) -> Iterator[_Part]:
     at = 0
     while at < len(pattern):
         if (found := _IN_REGEX.match(pattern, at)) is None:
-            yield "", inf
+            yield "", inf, False
             return
         at = found.end()
         if found.lastgroup != "none":
-            yield _marked(found) or ("", 1)
+            yield _marked(found) or _characters(found)
 
 
-def _longest(parts: Iterable[_Part]) -> float:
-    """Of what comes in a row, some of it in groups."""
-    rows = [[0.0, 0.0]]  # of each group that is open: the longest choice, the one that is read
-    last = 0.0
-    for mark, amount in parts:
+def _characters(found: re.Match[str]) -> _Part:
+    match found.lastgroup:
+        case "run":
+            return "", len(found[0]), False
+        case "set":
+            return "", 1, _is_open(found[0])
+    return "", 1, found.lastgroup == "any"
+
+
+def _is_open(characters: str) -> bool:
+    """Whether it is certain that the set has several."""
+    found = _MEMBERS.fullmatch(characters[:1000])  # as long as people write them
+    if found is None or any(operator in characters for operator in ("&&", "--", "~~")):
+        return False
+    members = set(re.findall(r"\\x..|\\.|.", found["members"]))
+    classes = [one for one in members if re.fullmatch(_CLASS, one)]
+    if found["not"]:
+        return not any(one[1].isupper() for one in classes)
+    told = {one.lstrip("\\") for one in members if one[:2] not in ("\\x", "\\\\")} - {"-"}
+    return len(told) > 1 or bool(classes)
+
+
+def _longest(parts: Iterable[_Part], *, ends: bool) -> tuple[float, bool]:
+    """(of what comes in a row, some of it in groups; whether some character of it is always open).
+    `ends`: after what repeats, as often as it must, something else may always come."""
+    # Of each group that is open: the longest choice, the one that is read, how many are open in it,
+    # whether some was in each before, or one was nothing else.
+    rows: list[list[float]] = [[0, 0, 0, True, False]]
+    last, is_open = 0.0, False
+    for mark, amount, is_more in parts:
         if mark == "(":
-            rows.append([0.0, 0.0])
+            rows.append([0, 0, 0, True, False])
         elif mark == "|":
-            rows[-1] = [max(rows[-1]), 0.0]
+            longest, length, num_open, were_open, was_one = rows[-1]
+            was_one = was_one or num_open == length == 1
+            rows[-1] = [max(longest, length), 0, 0, were_open and num_open > 0, was_one]
         elif mark == "*":
+            if is_more and last and not (ends or is_open):
+                return inf, False
             more = last * (amount - 1) if amount > 1 else 0
             last, rows[-1][1] = last + more, rows[-1][1] + more
+            if not amount:  # it may be left out
+                rows[-1][2] -= is_open
+                is_open = False
         else:
-            last = max(rows.pop()) if mark else amount
+            last, is_open = _choice(rows.pop()) if mark else (amount, is_more)
             if not rows:
-                return inf
+                return inf, False
             rows[-1][1] += last
-    return max(rows[0]) if len(rows) == 1 else inf
+            rows[-1][2] += is_open
+    return _choice(rows[0]) if len(rows) == 1 else (inf, False)
+
+
+def _choice(row: Sequence[float]) -> tuple[float, bool]:
+    longest, length, num_open, were_open, was_one = row
+    is_open = was_one or num_open == length == 1 or (were_open and num_open > 0)
+    return max(longest, length), bool(is_open)
