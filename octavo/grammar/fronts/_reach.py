@@ -1,4 +1,4 @@
-r"""How much text one piece of a grammar makes come at most, in bytes, or characters of a pattern.
+"""How much text one piece of a grammar makes come at most, in bytes, or characters of a pattern.
 
     "so it goes on"    13          /[0-9]{4}-(0|1){2}/    7         {"const": "red"}    5
 
@@ -6,62 +6,32 @@ llguidance goes through all text that must come at once, and no other thread run
 many pieces that may be (texts, terminals, keys) is limited, and here it is told how long one is: of
 a choice the longest, of what repeats as often as it must. What must hold at once, or must not, has
 no end that is known.
-
-    T: /a+/        U: "ab"        start: T U
-
-A lexer takes the longest match, so U never begins, and a's come without end: so it is with all that
-may repeat, unless a character of it is open each time, or it stands in JSON's quotes, which end it.
 """
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from octavo.grammar.fronts._form import grammars_in, lexemes
 from octavo.grammar.fronts._places import subschemas
+from octavo.grammar.fronts._regexes import of_pattern, of_regex, times_of
+from octavo.grammar.fronts._rows import OPS, UNKNOWN, Part, Term, longest
 from octavo.types import Json
 
-# ( ) and | as they stand, * with how often at least and whether more may be, a name, or "" with a
-# length and whether others may be there.
-_Part: TypeAlias = tuple[str, float, bool]
-
-_SET: Final = r"\[\^?\]?(?:\\.|[^\[\]\\]{})*\]"  # of characters
-_IN_REGEX: Final = re.compile(
-    rf"""(?P<open> \( (?: \?[imsU-]*: | \?P?<\w+> )? (?!\?) )
-      | (?P<close> \) )
-      | (?P<or> \| )
-      | (?P<times> \{{(?P<amounts>[\s0-9,]*)\}} )
-      | (?P<op> [*+?] )
-      | (?P<none> [\^$] | \(\?[imsU-]+\) )
-      | (?P<any> \. | \\[dDsSwW] )
-      | (?P<run> [^\\()\[{{}}|*+?.^$]+ (?![*+?{{]) )
-      | \\[pPuUx]\{{\w*\}} | \\x[0-9A-Fa-f]{{2}} | \\. | [^\\(\[]
-      | (?P<set> {_SET.format("|" + _SET.format(""))} )""",
-    re.VERBOSE | re.DOTALL,
-)
-_MARKS: Final = {"open": "(", "close": ")", "or": "|"}
-_OPS: Final = {"*": (0, True), "+": (1, True), "?": (0, False)}
-_CLASS: Final = r"\\[dDsSwW]"
-_MEMBERS: Final = re.compile(  # of a set, where they are told apart
-    r"\[(?P<not>\^?)(?P<members>(?:[ -Z^-~]|\\x[0-7][0-9A-Fa-f]|\\[dDsSwWnrtfv!-/:-@\[-`{-~])+)\]"
-)
 _APART: Final = ("$defs", "definitions", "$schema", "x-guidance")  # say nothing of the value
 _JOINING: Final = ("allOf", "anyOf", "oneOf")
 _OF_TEXTS: Final = ("pattern", "patternProperties", "minLength", "$ref")  # or may lead to such
+UNDEFINED: Final = Term(1)  # a name that is imported
 
 
 def reach(grammar: str, joined: float) -> float:
     """`grammar` is in llguidance's form, and one that it takes. `joined` is what is counted in Lark
     for what must hold at once, or must not."""
     return max(_of_grammar(one, joined) for one in grammars_in(grammar))
-
-
-def of_pattern(pattern: str) -> float:
-    """Of a regular expression in Rust's syntax, within JSON's quotes."""
-    return _longest(_parts_of(pattern), ends=True)[0]
 
 
 def _of_grammar(grammar: Json, joined: float) -> float:
@@ -116,158 +86,100 @@ def _says_several(schema: Json) -> bool:
     return sum(word not in _APART for word in schema) > 1 or len(schema.get("allOf", ())) > 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Name:
+    name: str
+
+
 class _Lark:
     """Terminals, and rules that have attributes, are one piece each; of other rules each text and
-    each regular expression is."""
+    each regular expression is. What is ignored may come again and again."""
 
     def __init__(self, text: str, joined: float) -> None:
-        self._joined = joined
+        self._joined = Term(joined)
+        self._definitions: dict[str, list[list[Part | _Name]]] = defaultdict(list)
+        self._pieces: list[str] = []  # names
+        self._known: dict[str, Term] = {}
         self.reach = 0.0  # of the longest piece
-        self._definitions: dict[str, list[list[_Part]]] = defaultdict(list)
-        self._known: dict[str, tuple[float, bool]] = {}
-        pieces = self._read(text)
+        self._read(text)
         try:
-            self.reach = max(self.reach, *(self._of_name(one)[0] for one in pieces), 0.0)
+            self.reach = max(self.reach, *(self._named(one).length for one in self._pieces), 0.0)
         except RecursionError:
             self.reach = inf
 
-    def _read(self, text: str) -> list[str]:
-        """The names of what is one piece."""
-        pieces: list[str] = []
-        parts: list[_Part] = []
-        name_at = num_open = 0
+    def _read(self, text: str) -> None:
+        parts: list[Part | _Name] = []  # of the definition that is read
+        name, name_at, depth = (
+            "",
+            0,
+            0,
+        )  # the last one outside of brackets: the next, before a colon
         for found, value, _ in lexemes(text):
             if found.lastgroup == "ignore":
-                self._definitions["%ignore"].append(parts := [])
-                self._definitions["%ignored"] = [[("%ignore", 0, False), ("*", 1, True)]]
-                pieces.append("%ignored")
+                parts = self._begin("%ignore", is_piece=False)
                 name_at = 0
-            elif found.lastgroup == "is" and not num_open:
-                (name, *attributes), parts[name_at:] = parts[name_at:] or [("", 0, False)], []
-                self._definitions[name[0]].append(parts := [])
-                if attributes or name[0].lstrip("_")[:1].isupper():
-                    pieces.append(name[0])
+            elif found.lastgroup == "is" and not depth:
+                has_attributes = len(parts) > name_at + 1
+                del parts[name_at:]
+                is_terminal = name.lstrip("_")[:1].isupper()
+                parts = self._begin(name, is_piece=is_terminal or has_attributes)
                 name_at = 0
-            elif (part := _marked(found) or _term(found, value, self._joined)) is not None:
-                num_open += {"(": 1, ")": -1}.get(part[0], 0)
-                if found.lastgroup == "name" and not num_open:
-                    name_at = len(parts)
-                self.reach = max(self.reach, part[1] if not part[0] else 0)
-                parts.append(part)
-                if found[0] == "]":
-                    parts.append(("*", *_OPS["?"]))
-        return pieces
+            else:
+                depth += {"open": 1, "close": -1}.get(str(found.lastgroup), 0)
+                if found.lastgroup == "name" and not depth:
+                    name, name_at = found[0], len(parts)
+                parts += self._parts(found, value)
+        if "%ignore" in self._definitions:
+            self._begin("%ignored", is_piece=True).extend([_Name("%ignore"), OPS["+"]])
 
-    def _of_name(self, name: str) -> tuple[float, bool]:
+    def _begin(self, name: str, *, is_piece: bool) -> list[Part | _Name]:
+        if is_piece:
+            self._pieces.append(name)
+        parts: list[Part | _Name] = []
+        self._definitions[name].append(parts)
+        return parts
+
+    def _parts(self, found: re.Match[str], value: Any) -> Iterator[Part | _Name]:
+        match found.lastgroup:
+            case "name":
+                yield _Name(found[0])
+            case "open" | "or":
+                yield "|" if found[0] == "|" else "("
+            case "close":
+                yield ")"
+                yield from [OPS["?"]] * (found[0] == "]")
+            case "times":
+                yield times_of(found["amounts"])
+            case "op":
+                yield OPS[found[0]]
+            case "text" | "regex" | "word" | "joins":
+                term = self._joined if found.lastgroup == "joins" else _term(found, value)
+                self.reach = max(self.reach, term.length)
+                yield term
+
+    def _named(self, name: str) -> Term:
         if name not in self._known:
-            self._known[name] = inf, True  # where it leads to itself
+            self._known[name] = UNKNOWN  # where it leads to itself
             several = self._definitions.get(name, ())
-            told = [_longest(map(self._told, one), ends=False) for one in several]
-            lengths, are_open = zip(*told, strict=True) if told else ((1.0,), (False,))
-            self._known[name] = max(lengths), all(are_open)
+            told = [longest(map(self._told, one), ends=False) for one in several] or [UNDEFINED]
+            most, are_open = max(one.length for one in told), all(one.is_open for one in told)
+            self._known[name] = Term(most, are_open)
         return self._known[name]
 
-    def _told(self, part: _Part) -> _Part:
-        mark, *_ = part
-        return part if mark in ("", "(", ")", "|", "*") else ("", *self._of_name(mark))
+    def _told(self, part: Part | _Name) -> Part:
+        return self._named(part.name) if isinstance(part, _Name) else part
 
 
-def _marked(found: re.Match[str]) -> _Part | None:
+def _term(found: re.Match[str], value: Any) -> Term:
     match found.lastgroup:
-        case "times":
-            least, to, most = found["amounts"].replace("..", ",").partition(",")
-            at_least = float(least.strip() or 0)
-            return "*", at_least, bool(to) and float(most.strip() or inf) > max(at_least, 1)
-        case "op":
-            return "*", *_OPS[found[0]]
-    return (_MARKS[found.lastgroup], 0, False) if found.lastgroup in _MARKS else None
-
-
-def _term(found: re.Match[str], value: Any, joined: float) -> _Part | None:
-    match found.lastgroup:
-        case "name":
-            return found[0], 0, False
         case "text":
-            return "", len(found[0][1 : found[0].rindex('"')].encode()), False
+            return Term(len(found[0][1 : found[0].rindex('"')].encode()))
         case "regex":
             pattern, flags = found[0][1:].rsplit("/", 1)
-            if "x" in flags:  # with comments
-                return "", inf, False
-            return "", *_longest(_parts_of(pattern), ends=False)
-        case "word" if found["word"] == "%json":
-            return "", _of_schema(value), False
-        case "word" if found["word"] == "%regex":
-            return "", inf, False
-        case "joins":
-            return "", joined, False
-    return None
-
-
-def _parts_of(pattern: str) -> Iterator[_Part]:
-    at = 0
-    while at < len(pattern):
-        if (found := _IN_REGEX.match(pattern, at)) is None:
-            yield "", inf, False
-            return
-        at = found.end()
-        if found.lastgroup != "none":
-            yield _marked(found) or _characters(found)
-
-
-def _characters(found: re.Match[str]) -> _Part:
-    match found.lastgroup:
-        case "run":
-            return "", len(found[0]), False
-        case "set":
-            return "", 1, _is_open(found[0])
-    return "", 1, found.lastgroup == "any"
-
-
-def _is_open(characters: str) -> bool:
-    """Whether it is certain that the set has several."""
-    found = _MEMBERS.fullmatch(characters[:1000])  # as long as people write them
-    if found is None or any(operator in characters for operator in ("&&", "--", "~~")):
-        return False
-    members = set(re.findall(r"\\x..|\\.|.", found["members"]))
-    classes = [one for one in members if re.fullmatch(_CLASS, one)]
-    if found["not"]:
-        return not any(one[1].isupper() for one in classes)
-    told = {one.lstrip("\\") for one in members if one[:2] not in ("\\x", "\\\\")} - {"-"}
-    return len(told) > 1 or bool(classes)
-
-
-def _longest(parts: Iterable[_Part], *, ends: bool) -> tuple[float, bool]:
-    """(of what comes in a row, some of it in groups; whether some character of it is always open).
-    `ends`: after what repeats, as often as it must, something else may always come."""
-    # Of each group that is open: the longest choice, the one that is read, how many are open in it,
-    # whether some was in each before, or one was nothing else.
-    rows: list[list[float]] = [[0, 0, 0, True, False]]
-    last, is_open = 0.0, False
-    for mark, amount, is_more in parts:
-        if mark == "(":
-            rows.append([0, 0, 0, True, False])
-        elif mark == "|":
-            longest, length, num_open, were_open, was_one = rows[-1]
-            was_one = was_one or num_open == length == 1
-            rows[-1] = [max(longest, length), 0, 0, were_open and num_open > 0, was_one]
-        elif mark == "*":
-            if is_more and last and not (ends or is_open):
-                return inf, False
-            more = last * (amount - 1) if amount > 1 else 0
-            last, rows[-1][1] = last + more, rows[-1][1] + more
-            if not amount:  # it may be left out
-                rows[-1][2] -= is_open
-                is_open = False
-        else:
-            last, is_open = _choice(rows.pop()) if mark else (amount, is_more)
-            if not rows:
-                return inf, False
-            rows[-1][1] += last
-            rows[-1][2] += is_open
-    return _choice(rows[0]) if len(rows) == 1 else (inf, False)
-
-
-def _choice(row: Sequence[float]) -> tuple[float, bool]:
-    longest, length, num_open, were_open, was_one = row
-    is_open = was_one or num_open == length == 1 or (were_open and num_open > 0)
-    return max(longest, length), bool(is_open)
+            return UNKNOWN if "x" in flags else of_regex(pattern)  # with comments
+    match found["word"]:
+        case "%json":
+            return Term(_of_schema(value))
+        case "%llguidance":
+            return Term(0)
+    return UNKNOWN

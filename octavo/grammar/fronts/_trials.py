@@ -8,7 +8,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from octavo.grammar.compiled import Compiled
 from octavo.grammar.fronts._checked import answered, problem_of
-from octavo.grammar.fronts._reach import of_pattern
+from octavo.grammar.fronts._regexes import of_pattern
 from octavo.types import Json
 
 OPTIONS: Final = {
