@@ -67,6 +67,13 @@ def test_it_is_reached_from_python(kind):
             "501 %json, %regex and %llguidance are more than 500",
         ),
         ("regex", r"\w" * 20_001, "20001 classes such as"),
+        ("regex", "[" + r"\x{61}b" * 5_000 + "]", "10001 characters in sets such as"),
+        (
+            "json_schema",
+            json.dumps({"items": {"pattern": "^[" + "ä" * 10_000 + "]$"}}),
+            "'pattern' at $.items: 10013 characters in sets",
+        ),
+        ("gbnf", 'root ::= "' + "a" * (1 << 18) + '"', "262155 characters are more than 262144"),
         (
             "json_schema",
             json.dumps({"const": [*range(15_000)]}),

@@ -14,12 +14,14 @@ PARTS: Final = "texts, patterns, names and comments"  # each is looked for among
 CLASSES: Final = "classes such as \\w"  # each takes 6 kB while they are read
 ALTERNATIVES: Final = "alternatives"
 JOINED: Final = "patterns and schemas that must hold at once"
+MEMBERS: Final = "characters in sets such as [a-z]"  # in up to 200 us each
 PAIRS: Final = "pairs of 'patternProperties'"  # it is proven that none overlaps
 MOST: Final = {
     PARTS: 15_000,
     CLASSES: 20_000,
     ALTERNATIVES: 25_000,
     JOINED: 100,
+    MEMBERS: 10_000,
     PAIRS: 10_000,
 }
 # As JSON, Lark and GBNF are cut. What is not closed is looked through once: whatever might begin
@@ -30,41 +32,58 @@ _PART: Final = re.compile(
       | [\w.+-]+""",
     re.VERBOSE,
 )
+_SET: Final = re.compile(r"\[(?:\\.|[^\]\\])*", re.DOTALL)
+_MEMBER: Final = re.compile(r"\\(?:x\{\w*\}|.)|.", re.DOTALL)
 _CLASS: Final = re.compile(r"\\[wWdDsSpP]")
 
 
 def excess_of(text: str) -> str | None:
     """What a grammar, or a schema's JSON, has too much of, in one sentence."""
-    kinds = Counter(part.lastgroup for part in _PART.finditer(text))
+    kinds, num_members = Counter[str | None](), 0
+    for part in _PART.finditer(text):
+        kinds[part.lastgroup] += 1
+        num_members += _num_members(part[0]) if part[0][0] == "/" else 0
     classes, alternatives = len(_CLASS.findall(text)), text.count("|")
     return _excess(
-        {PARTS: kinds[None], JOINED: kinds["joins"], CLASSES: classes, ALTERNATIVES: alternatives}
+        {
+            PARTS: kinds[None],
+            JOINED: kinds["joins"],
+            CLASSES: classes,
+            ALTERNATIVES: alternatives,
+            MEMBERS: num_members,
+        }
     )
 
 
-def excess_joined(schema: Any) -> str | None:
-    """What a schema joins too much of, in one sentence."""
+def excess_in(schema: Any) -> str | None:
+    """What a schema joins, or has in patterns, too much of, in one sentence."""
     counts = Counter[str]()
     left = [schema]
     while left:
         value = left.pop()
         if isinstance(value, dict):
-            counts.update(_joined(value))
+            counts.update(_counts(value))
             left += value.values()
         elif isinstance(value, list):
             left += value
     return _excess(counts)
 
 
-def _joined(schema: Json) -> dict[str, int]:
+def _counts(schema: Json) -> dict[str, int]:
     """Where names of properties are taken for keywords, the count is too high by as much."""
     joined = int("$ref" in schema and len(schema) > 1)
     if isinstance(every := schema.get("allOf"), list):
         joined += len(every) - 1
-    num_patterns = 0
-    if isinstance(patterns := schema.get("patternProperties"), dict):
-        num_patterns = len(patterns)
-    return {JOINED: joined, PAIRS: num_patterns * (num_patterns - 1) // 2}
+    named = schema.get("patternProperties")
+    patterns = [*named] if isinstance(named, dict) else []
+    num_pairs = len(patterns) * (len(patterns) - 1) // 2
+    if isinstance(pattern := schema.get("pattern"), str):
+        patterns.append(pattern)
+    return {JOINED: joined, PAIRS: num_pairs, MEMBERS: sum(map(_num_members, patterns))}
+
+
+def _num_members(pattern: str) -> int:
+    return sum(len(_MEMBER.findall(one)) for one in _SET.findall(pattern))
 
 
 def _excess(counts: dict[str, int] | Counter[str]) -> str | None:

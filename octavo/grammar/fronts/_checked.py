@@ -16,7 +16,7 @@ from typing import TypeVar
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from octavo.errors import BadRequest
-from octavo.grammar.fronts._amounts import excess_joined, excess_of
+from octavo.grammar.fronts._amounts import excess_in, excess_of
 from octavo.grammar.fronts._form import grammars_in, unforced
 from octavo.grammar.fronts._reach import reach
 from octavo.types import Json
@@ -81,7 +81,7 @@ def problem_of(grammar: str) -> str | None:
 def _excess(grammar: Json) -> str | None:
     if (schema := grammar.get("json_schema")) is None:
         return excess_of(grammar["lark_grammar"])
-    return excess_of(json.dumps(schema)) or excess_joined(schema)
+    return excess_of(json.dumps(schema)) or excess_in(schema)
 
 
 def compiled(grammar: str, vocabulary: LLTokenizer) -> LLMatcher:
