@@ -109,11 +109,8 @@ class _Lark:
 
     def _read(self, text: str) -> None:
         parts: list[Part | _Name] = []  # of the definition that is read
-        name, name_at, depth = (
-            "",
-            0,
-            0,
-        )  # the last one outside of brackets: the next, before a colon
+        name, name_at = "", 0  # the last one outside of brackets: before a colon, the next's
+        depth = 0
         for found, value, _ in lexemes(text):
             if found.lastgroup == "ignore":
                 parts = self._begin("%ignore", is_piece=False)
