@@ -198,6 +198,7 @@ def test_a_record_survives_its_file(tmp_path):
     assert _record.read(tmp_path / "run.json") == whole
 
 
+@pytest.mark.thorough
 def test_tables_go_into_their_places_and_nowhere_else(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "docs").mkdir()

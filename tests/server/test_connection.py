@@ -88,6 +88,7 @@ def test_headers_that_do_not_come_are_not_waited_for(hasty, begin):
     wait_until(lambda: not server.server_state.connections)
 
 
+@pytest.mark.thorough
 def test_bytes_that_trickle_do_not_help(hasty):
     engine, server, url = hasty
     head, body = post("a" * 500)

@@ -62,6 +62,7 @@ def test_what_ran_in_the_background_is_begun_anew_with_the_same_words(tmp_path):
         assert polled(client.responses, waiting.id).output_text == "b" * 200
 
 
+@pytest.mark.thorough
 def test_thoughts_calls_and_schemas_are_begun_anew_alike(tmp_path):
     """Within a conversation that has calls and results of its own."""
     ask = {"model": "echo", "tools": [TOOL], "reasoning": {"effort": "low"}}
