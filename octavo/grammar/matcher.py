@@ -26,7 +26,8 @@ from octavo.types import Grammar
 MOST_CHARACTERS = 1 << 20  # of a grammar's text
 KEPT = 32  # grammars, compiled, beyond those in use
 KEPT_BYTES = 192 << 20  # of those, as estimated: no compiled one was found that takes more than
-A_GRAMMAR, A_CHARACTER = 4 << 20, 100  # bytes, of any, and more for each character of its text
+A_GRAMMAR, A_CHARACTER = 4 << 20, 100  # bytes, of any, and more for each character of its text;
+# to which its answers add up to 20 MB of the states they come to, as few do.
 # Where any text may come, llguidance has beforehand which tokens are within: of four such sets two
 # do as well, in two thirds of the time and memory.
 SLICES = [r'[^"\\\x00-\x1F\x7F]{1,10}', r'[^"\\\x00-\x1F\x7F]+']

@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from typing import Literal
+from typing import ForwardRef, Literal
 
 import pytest
 from engines import answer, asked, end, engine_over, logprobs, run, text, tokens
@@ -170,7 +170,7 @@ def test_whatever_pydantic_describes_is_a_schema(monkeypatch):
         assert SamplingParams(schema=kind).constraint == numbers
     point = dataclasses.make_dataclass("Point", [("across", int)])
     assert '"across": {' in SamplingParams(schema=point).constraint.text
-    for other in (object(), [], b"{}", list["NoTypeOfThatName"]):  # noqa: F821
+    for other in (object(), [], b"{}", list[ForwardRef("NoTypeOfThatName")]):
         with pytest.raises(BadRequest, match=r"^schema: .*a type that pydantic knows"):
             SamplingParams(schema=other)
     monkeypatch.setitem(sys.modules, "pydantic", None)

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from typing import Any, Final
 
+from octavo.grammar.fronts._form import COMMENT, REGEX, SPECIAL, TEXT
 from octavo.types import Json
 
 PARTS: Final = "texts, patterns, names and comments"  # each is looked for among all before it
@@ -24,13 +25,9 @@ MOST: Final = {
     MEMBERS: 10_000,
     PAIRS: 10_000,
 }
-# As JSON, Lark and GBNF are cut. What is not closed is looked through once: whatever might begin
-# within it has a backslash before it.
+# As JSON, Lark and GBNF are cut.
 _PART: Final = re.compile(
-    r"""(?P<joins>&) | (?:\#|//)[^\n]* | (?<!\\)"(?:\\.|[^"\\])*" | (?<!\\)/(?:\\.|[^/\\])+/
-      | <[^<>\s]+>
-      | [\w.+-]+""",
-    re.VERBOSE,
+    rf"(?P<joins>&) | {COMMENT} | {TEXT} | {REGEX} | {SPECIAL} | [\w.+-]+", re.VERBOSE
 )
 _SET: Final = re.compile(r"\[(?:\\.|[^\]\\])*", re.DOTALL)
 _MEMBER: Final = re.compile(r"\\(?:x\{\w*\}|.)|.", re.DOTALL)

@@ -11,18 +11,23 @@ from typing import Any, Final, TypeAlias
 
 from octavo.types import Json
 
+# What is not closed is looked through once: whatever might begin within it has a backslash before.
+TEXT: Final = r'(?<!\\)"(?:\\.|[^"\\])*"'
+REGEX: Final = r"(?<!\\)/(?:\\.|[^/\\])+/"
+COMMENT: Final = r"(?:\#|//)[^\n]*"
+SPECIAL: Final = r"<[^<>\s]+>"
 # As llguidance cuts Lark, in which only a word of its own is one. What is none of these says
 # nothing to whoever asks here.
 _LEXEME: Final = re.compile(
-    r"""(?P<word>%(?:json|regex|llguidance))[ \t\r\n]*
-      | (?P<comment>(?:\#|//)[^\n]*)
+    rf"""(?P<word>%(?:json|regex|llguidance))[ \t\r\n]*
+      | (?P<comment>{COMMENT})
       | (?P<ignore>%ignore)
       | ->[ \t]*[!?]*\w[\w-]*  # another name
-      | (?P<text>(?<!\\)"(?:\\.|[^"\\])*"i?)
-      | (?P<regex>(?<!\\)/(?:\\.|[^/\\])+/[a-z]*)
-      | (?P<special><[^<>\s]+>)
+      | (?P<text>{TEXT}i?)
+      | (?P<regex>{REGEX}[a-z]*)
+      | (?P<special>{SPECIAL})
       | (?P<name>[A-Za-z_][\w-]*)
-      | (?P<times>[~{](?P<amounts>[ \t]*(?:[+,][ \t]*)?[0-9][ \t0-9+.,]*))
+      | (?P<times>[~{{](?P<amounts>[ \t]*(?:[+,][ \t]*)?[0-9][ \t0-9+.,]*))
       | (?P<op>[*+?])
       | (?P<open>[(\[])
       | (?P<close>[)\]])
@@ -31,8 +36,6 @@ _LEXEME: Final = re.compile(
       | (?P<is>:(?!:)) | ::""",
     re.VERBOSE,
 )
-
-
 # What it is, the value after a word, where that ends.
 Lexeme: TypeAlias = tuple[re.Match[str], Any, int]
 
